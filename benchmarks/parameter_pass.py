@@ -1,0 +1,165 @@
+"""What the five statistics of every gradient cost a step, on one thread.
+
+    python benchmarks/parameter_pass.py [--quick]
+
+Contenders run in random order within each round, in one process, and are timed by its CPU time;
+what is printed is the median over rounds of the ratio to the same round's read floor (a loop of
+the native library that only reads the same memory), so other load on the machine cancels as far
+as it can. Absolute times from a shared machine mean little. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import click
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from surefoot.kernels import kernel_name, kernel_reason, make_pass
+from surefoot.kernels.eager import EagerPass
+from surefoot.kernels.native import Library, load
+
+
+def resnet50_sizes() -> list[int]:
+    """Elements of the 161 parameters of a ResNet-50 (25.6 million)."""
+    sizes = [64 * 3 * 49, 64, 64]
+    width_in = 64
+    for width, depth in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(depth):
+            convolutions = [width_in * width, width * width * 9, width * width * 4]
+            norms = [width, width, width * 4]
+            if block == 0:
+                convolutions.append(width_in * width * 4)
+                norms.append(width * 4)
+            for convolution, norm in zip(convolutions, norms, strict=True):
+                sizes += [convolution, norm, norm]
+            width_in = width * 4
+    return [*sizes, 2048 * 1000, 1000]
+
+
+def gpt2_sizes() -> list[int]:
+    """Elements of the 148 parameters of GPT-2 small (124 million)."""
+    d = 768
+    layer = [d, d, d * 3 * d, 3 * d, d * d, d, d, d, d * 4 * d, 4 * d, 4 * d * d, d]
+    return [50257 * d, 1024 * d, *layer * 12, d, d]
+
+
+def tiny_sizes() -> list[int]:
+    """Elements of the 200 parameters of a 100-layer perceptron of width 180 (3.26 million)."""
+    return [180 * 180, 180] * 100
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One model's gradients: how many elements each, of which dtype, around which magnitude."""
+
+    model: str
+    sizes: tuple[int, ...]
+    dtype: torch.dtype
+    scale: float
+    rounds: int
+
+    @property
+    def label(self) -> str:
+        values = "subnormal" if self.scale < 1e-38 else "NaN in each" if np.isnan(self.scale) else ""
+        return f"{self.model} {str(self.dtype).removeprefix('torch.')} {values}".strip()
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        generator = torch.Generator().manual_seed(0)
+        made = []
+        for size in self.sizes:
+            gradient = torch.randn(size, generator=generator)
+            if np.isnan(self.scale):
+                gradient[::1000] = torch.nan
+            else:
+                gradient *= self.scale
+            parameter = torch.nn.Parameter(torch.empty(size, dtype=self.dtype))
+            parameter.grad = gradient.to(self.dtype)
+            made.append(parameter)
+        return made
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    """Yield models x dtypes x magnitudes; `quick` leaves the largest model out."""
+    models = [("tiny", tiny_sizes(), 60), ("rn50", resnet50_sizes(), 25)]
+    if not quick:
+        models.append(("gpt2", gpt2_sizes(), 9))
+    for name, sizes, rounds in models:
+        yield Case(name, tuple(sizes), torch.float32, 1e-3, rounds)
+        yield Case(name, tuple(sizes), torch.float32, 1e-41, rounds)
+        yield Case(name, tuple(sizes), torch.float32, float("nan"), rounds)
+        yield Case(name, tuple(sizes), torch.bfloat16, 1e-3, rounds)
+        yield Case(name, tuple(sizes), torch.float16, 1e-3, rounds)
+
+
+def contenders(case: Case, library: Library) -> dict[str, Callable[[], object]]:
+    """Return what is compared, by name; all read the same gradients."""
+    parameters = case.parameters()
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    served, eager = make_pass(len(gradients)), EagerPass()
+    out = np.empty((len(gradients), 5))
+    return {
+        "floor": lambda: library.read_floor(gradients),
+        "native": lambda: served(gradients, out),
+        "eager": lambda: eager(gradients, out),
+        "norm only": lambda: torch.stack(torch._foreach_norm(gradients)).tolist(),
+        # a limit that is never reached; the gradients are multiplied by one all the same
+        "clip": lambda: torch.nn.utils.clip_grad_norm_(parameters, float("inf")),
+    }
+
+
+def measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[int]]:
+    """CPU nanoseconds of each contender in each round, after one round to warm up."""
+    spent: dict[str, list[int]] = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name in random.sample(list(runs), len(runs)):
+            start = time.process_time_ns()
+            runs[name]()
+            spent[name].append(time.process_time_ns() - start)
+    return {name: times[1:] for name, times in spent.items()}
+
+
+def ratio(spent: dict[str, list[int]], name: str, base: str) -> float:
+    """Median over rounds of one contender's time over another's."""
+    pairs = zip(spent[name], spent[base], strict=True)
+    return statistics.median(mine / theirs for mine, theirs in pairs)
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Leave out GPT-2, which takes a gigabyte.")
+def main(quick: bool) -> None:
+    """Print the cost of the statistics, as multiples of merely reading the gradients."""
+    torch.set_num_threads(1)
+    console = Console()
+    library = load()
+    if isinstance(library, str):
+        console.print(f"No native kernel to measure: {library}")
+        raise SystemExit(1)
+    title = f"One pass over all gradients, 1 thread, kernel {kernel_name()}"
+    caption = "in multiples of the read floor, median over rounds; last column: target 0.7"
+    table = Table(title=title, caption=kernel_reason() or caption)
+    table.add_column("gradients")
+    for heading in ("floor ms", "GB/s", "native", "eager", "norm only", "clip", "native/clip"):
+        table.add_column(heading, justify="right")
+    with console.status("measuring") as status:
+        for case in cases(quick):
+            status.update(f"measuring {case.label}")
+            spent = measure(contenders(case, library), case.rounds)
+            floor = statistics.median(spent["floor"])
+            speed = sum(case.sizes) * case.dtype.itemsize / floor
+            names = ("native", "eager", "norm only", "clip")
+            ratios = [f"{ratio(spent, name, 'floor'):.2f}" for name in names]
+            against_clip = f"{ratio(spent, 'native', 'clip'):.2f}"
+            table.add_row(case.label, f"{floor / 1e6:.2f}", f"{speed:.1f}", *ratios, against_clip)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

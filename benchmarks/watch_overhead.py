@@ -1,0 +1,179 @@
+"""What watching costs: the same training with and without surefoot, interleaved in one process.
+
+    python benchmarks/watch_overhead.py [--rounds 30] [--only mlp]
+
+Two copies of a model train side by side, one under watch, in short blocks in random order. Reported
+is the median over rounds of the ratio of process CPU times, with the middle half of the ratios, at
+one thread. The budget that watching gives itself is measured against its own copy's time alone.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from surefoot.watch import Session
+
+Step = Callable[[], torch.Tensor]
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block of width `d` with `h` heads."""
+
+    def __init__(self, d: int, h: int) -> None:
+        super().__init__()
+        self.h, self.n1, self.n2 = h, nn.LayerNorm(d), nn.LayerNorm(d)
+        self.qkv, self.proj = nn.Linear(d, 3 * d), nn.Linear(d, d)
+        self.up, self.down = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        b, t, d = x.shape
+        q, k, v = self.qkv(self.n1(x)).view(b, t, 3, self.h, d // self.h).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.proj(y.transpose(1, 2).reshape(b, t, d))
+        return x + self.down(F.gelu(self.up(self.n2(x))))
+
+
+class GPT(nn.Module):
+    """About 5M parameters: 6 layers of width 256, 256 characters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(256, 256)
+        self.position = nn.Parameter(0.02 * torch.randn(128, 256))
+        self.blocks = nn.ModuleList(Block(256, 8) for _ in range(6))
+        self.norm, self.head = nn.LayerNorm(256), nn.Linear(256, 256)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, T] -> [B, T, V]."""
+        x = self.embed(x) + self.position[: x.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+class Residual(nn.Module):
+    """The basic block of a residual network for small images."""
+
+    def __init__(self, a: int, b: int, stride: int) -> None:
+        super().__init__()
+        self.c1 = nn.Conv2d(a, b, 3, stride, 1, bias=False)
+        self.c2 = nn.Conv2d(b, b, 3, 1, 1, bias=False)
+        self.b1, self.b2 = nn.BatchNorm2d(b), nn.BatchNorm2d(b)
+        same = a == b and stride == 1
+        self.skip = nn.Identity() if same else nn.Conv2d(a, b, 1, stride, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, A, H, W] -> [N, B, H / stride, W / stride]."""
+        y = F.relu(self.b1(self.c1(x)), inplace=True)
+        return F.relu(self.b2(self.c2(y)) + self.skip(x))
+
+
+def resnet20() -> nn.Module:
+    """ResNet-20 for 32 x 32 images."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    width = 16
+    for out in (16, 32, 64):
+        for k in range(3):
+            layers.append(Residual(width, out, 2 if k == 0 and out > 16 else 1))
+            width = out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def mlp50() -> nn.Module:
+    """Fifty layers of width 128."""
+    layers: list[nn.Module] = []
+    for _ in range(50):
+        linear = nn.Linear(128, 128)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(128, 10))
+
+
+def make(name: str) -> tuple[nn.Module, torch.optim.Optimizer, Step]:
+    """(model, optimizer, one training step) of a case; the same from the same seed."""
+    torch.manual_seed(0)
+    model = {"gpt": GPT, "resnet": resnet20, "mlp": mlp50}[name]()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    if name == "gpt":
+        x = torch.randint(0, 256, (8, 128))
+        y = torch.randint(0, 256, (8, 128))
+    else:
+        x = torch.randn(128, 128) if name == "mlp" else torch.randn(64, 3, 32, 32)
+        y = torch.randint(0, 10, (x.shape[0],))
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        out = model(x)
+        loss = F.cross_entropy(out.flatten(0, -2), y.flatten())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, optimizer, step
+
+
+def measure(name: str, rounds: int, block: int) -> list[float]:
+    """Ratios watched / unwatched of process CPU time, one a round."""
+    model, optimizer, watched = make(name)
+    plain = make(name)[2]
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(folder=Path(folder) / "run", adopt=False)
+        (Path(folder) / "run").mkdir()
+        session.start()
+        training = session.watch(model, optimizer)
+        ratios = []
+        for index in range(rounds + 2):
+            times = {}
+            for kind in random.sample(["watched", "plain"], 2):
+                if kind == "plain":
+                    session._patches.remove()
+                start, wall = time.process_time(), time.perf_counter()
+                for _ in range(block):
+                    (plain if kind == "plain" else watched)()
+                times[kind] = time.process_time() - start
+                if kind == "plain":
+                    session._patches.install()
+                    away = time.perf_counter() - wall
+                    training._began += away
+                    training._last += away
+            if index >= 2:  # the first rounds hold step 0, which is instrumented in full
+                ratios.append(times["watched"] / times["plain"])
+        session.stop()
+    return ratios
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", default=30, show_default=True)
+@click.option("--only", type=click.Choice(["gpt", "resnet", "mlp"]))
+def main(rounds: int, only: str | None) -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    random.seed(0)
+    table = Table("training", "steps a block", "watch costs", "middle half", "to reach")
+    goals = {"gpt": "1 %", "resnet": "1 %", "mlp": "4 %"}
+    titles = {"gpt": "GPT, 5M parameters", "resnet": "ResNet-20", "mlp": "MLP, 50 x 128"}
+    for name, block in (("gpt", 2), ("resnet", 4), ("mlp", 40)):
+        if only in (None, name):
+            ratios = sorted(measure(name, rounds, block))
+            low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
+            middle = statistics.median(ratios)
+            span = f"{100 * (low - 1):+.1f} to {100 * (high - 1):+.1f} %"
+            table.add_row(titles[name], str(block), f"{100 * (middle - 1):+.2f} %", span, goals[name])
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

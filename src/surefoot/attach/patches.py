@@ -1,0 +1,117 @@
+"""The few places in PyTorch that tell of a training's life, patched together and restored together.
+
+Everything that a listener raises stops here: it is handed to `on_failure` once, after which the
+patches only pass calls through.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+
+class Listener(Protocol):
+    """Who is told. No method may change what it is given."""
+
+    def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None: ...
+    def before_backward(self, losses: list[torch.Tensor]) -> None: ...
+    def after_backward(self) -> None: ...
+    def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
+    def after_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
+    def loss_scaled(self, scaled: Any, scale: float) -> None: ...
+    def failed(self, error: BaseException) -> None: ...
+
+
+class Patches:
+    """Installs on `install()`, leaves no trace after `remove()`; both are idempotent."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._broken = False
+        self._undo: list[Callable[[], Any]] = []
+
+    def install(self) -> None:
+        """Begin to listen."""
+        if self._undo:
+            return
+        self._undo += [
+            register_optimizer_step_pre_hook(self._pre_hook).remove,
+            register_optimizer_step_post_hook(self._post_hook).remove,
+        ]
+        self._wrap(torch.optim.Optimizer, "__init__", self._optimizer_init)
+        self._wrap(torch.autograd, "backward", self._backward)
+        self._wrap(torch.amp.GradScaler, "scale", self._scale)
+
+    def remove(self) -> None:
+        """Restore everything that `install` changed."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _wrap(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+        original = getattr(owner, name)
+        wrapper = functools.wraps(original)(make(original))
+        setattr(owner, name, wrapper)
+
+        def restore() -> None:
+            # Someone who patched after us holds our wrapper: it stays, as a mere pass-through.
+            if getattr(owner, name) is wrapper:
+                setattr(owner, name, original)
+
+        self._undo.append(restore)
+
+    def _tell(self, method: Callable[..., None], *args: Any) -> None:
+        if self._broken or not self._undo or torch.compiler.is_compiling():
+            return
+        try:
+            method(*args)
+        except Exception as error:
+            self._broken = True
+            self._listener.failed(error)
+
+    def _pre_hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._tell(self._listener.before_step, optimizer, _has_closure(args, kwargs))
+
+    def _post_hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._tell(self._listener.after_step, optimizer, _has_closure(args, kwargs))
+
+    def _optimizer_init(self, original: Any) -> Any:
+        def __init__(optimizer: Any, *args: Any, **kwargs: Any) -> None:
+            original(optimizer, *args, **kwargs)
+            self._tell(self._listener.optimizer_made, optimizer)
+
+        return __init__
+
+    def _backward(self, original: Any) -> Any:
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            if self._broken or not self._undo:
+                return original(tensors, *args, **kwargs)
+            losses = [tensors] if isinstance(tensors, torch.Tensor) else tensors
+            if not isinstance(losses, (list, tuple)):
+                losses = []
+            self._tell(self._listener.before_backward, list(losses))
+            result = original(tensors, *args, **kwargs)
+            self._tell(self._listener.after_backward)
+            return result
+
+        return backward
+
+    def _scale(self, original: Any) -> Any:
+        def scale(scaler: Any, outputs: Any) -> Any:
+            scaled = original(scaler, outputs)
+            if scaler.is_enabled():
+                self._tell(lambda: self._listener.loss_scaled(scaled, scaler.get_scale()))
+            return scaled
+
+        return scale
+
+
+def _has_closure(args: Any, kwargs: Any) -> bool:
+    """Whether `optimizer.step` was called with a closure; `args` holds the optimizer first."""
+    return kwargs.get("closure") is not None or any(callable(a) for a in args[1:])

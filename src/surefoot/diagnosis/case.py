@@ -1,0 +1,67 @@
+"""The case: everything a rule may look at, as plain data, live or read back from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from surefoot.layers import LayerTable
+from surefoot.record.data import Event
+from surefoot.record.series import Series
+from surefoot.signals.flow import Flow
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Plain counts of what was seen of the training.
+
+    steps: optimizer steps; backwards: backward calls; carried: steps whose gradients still held
+    the previous step's; first_carried: the first of them; present [P]: steps in which each
+    parameter had a gradient; trained: indices of those that an optimizer holds; optimizer: its class name; nonfinite_loss: first step whose loss was
+    not finite; ended: how the training ended ("running", "ended", "raised", "interrupted").
+    """
+
+    steps: int = 0
+    backwards: int = 0
+    carried: int = 0
+    first_carried: int = 0
+    present: tuple[int, ...] = ()
+    trained: frozenset[int] = frozenset()
+    optimizer: str = ""
+    nonfinite_loss: int | None = None
+    ended: str = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One watched training. See RunData for the series; alarms are events of kind "alarm"."""
+
+    layers: LayerTable
+    series: Mapping[str, Series]
+    flows: tuple[Flow, ...] = ()
+    alarms: tuple[Event, ...] = ()
+    facts: Facts = field(default_factory=Facts)
+    # What rules have worked out already, so that each is computed once (see `Case.once`).
+    _memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def get(self, name: str) -> Series:
+        """A series by the name of its quantity; an empty one if it was never measured."""
+        return self.series.get(name) or Series.empty(1)
+
+    @property
+    def first(self) -> Flow | None:
+        """The first instrumented step of the live run."""
+        return next((f for f in self.flows if not f.replayed), None)
+
+    def once(self, key: str, make: Any) -> Any:
+        """`make()`, remembered under `key` for the other rules of this case."""
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
+
+    def weight_matrices(self) -> np.ndarray:
+        """Boolean [P]: parameters of two or more dimensions (not biases, gains or scalars)."""
+        return np.array([len(p.shape) >= 2 for p in self.layers.parameters], bool)

@@ -1,0 +1,76 @@
+"""From a case to a verdict: every rule is heard, then one finding is named as the root.
+
+The rules speak independently. What makes one cause of several findings is elimination in the
+registry's order and in time: the first harmful finding of the book explains every later one that
+does not begin before it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.rules import RULES
+from surefoot.findings import Cause, Finding, Report, Severity
+
+_LOG = logging.getLogger("surefoot")
+# What a non-finite value cannot be explained by: it was made by its own batch or operation.
+_OWN_CAUSE = (Cause.NONFINITE_INPUT, Cause.UNDEFINED_OPERATION)
+
+
+def diagnose(case: Case, ignore: Collection[str] = ()) -> Report:
+    """The report on one training. A rule that fails is logged and left out; it never raises."""
+    findings: list[Finding] = []
+    for rule in RULES.values():
+        if rule.id in ignore:
+            continue
+        try:
+            findings += rule.judge(case)
+        except Exception:
+            _LOG.warning("rule %s could not be judged and is left out", rule.id, exc_info=True)
+    return Report(tuple(_rooted(findings)), case.facts.steps)
+
+
+def _rooted(findings: list[Finding]) -> list[Finding]:
+    """Name the root of each episode and point the others to it; roots first, then by severity."""
+    serious = [f for f in findings if f.severity is not Severity.ADVICE]
+    own = [f for f in serious if f.cause in _OWN_CAUSE]
+    rest = [f for f in serious if f not in own]
+    roots: list[Finding] = []
+    # A value made by its own batch or operation is a root, unless something was wrong before.
+    for finding in sorted(own, key=lambda f: f.first_step):
+        if not any(_explains(r, finding) for r in rest if r.first_step < finding.first_step):
+            roots.append(finding)
+    for finding in rest:
+        if not any(_explains(r, finding) for r in roots) and not _later_than_any(finding, roots):
+            roots.append(finding)
+    named = []
+    for finding in findings:
+        if finding in roots:
+            named.append(replace(finding, root=True))
+            continue
+        cause = next((r for r in roots if _explains(r, finding)), None)
+        follows = cause.rule if cause is not None else None
+        if cause is None and finding.severity is Severity.ADVICE:
+            finding = replace(finding, root=not roots and not any(f.root for f in named))
+        named.append(replace(finding, follows=follows))
+    return sorted(named, key=lambda f: (not f.root, -f.severity.rank, f.first_step))
+
+
+def _explains(root: Finding, other: Finding) -> bool:
+    return root is not other and root.first_step <= other.first_step
+
+
+def _later_than_any(finding: Finding, roots: list[Finding]) -> bool:
+    """A finding over the whole run beside a root that came in the middle is of one episode."""
+    return any(r.first_step <= finding.last_step and r.cause in _OWN_CAUSE for r in roots)
+
+
+def merge(reports: list[Report], missing: list[str], version: str) -> Report:
+    """One report over all the trainings of a process; `steps` is the longest one's."""
+    findings = [f for r in reports for f in r.findings]
+    findings.sort(key=lambda f: (not f.root, -f.severity.rank, f.first_step))
+    steps = max((r.steps for r in reports), default=0)
+    return Report(tuple(findings), steps, tuple(missing), version)

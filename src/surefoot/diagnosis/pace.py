@@ -1,0 +1,45 @@
+"""The pace: how far each step really moves the weights, relative to their size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from surefoot.diagnosis.case import Case
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Update-to-weight ratios over the weight matrices, as the optimizer applied them.
+
+    early: median over matrices, highest of the first four samples; highest and typical: largest
+    and median over the run of that median; samples: how many were taken.
+    """
+
+    early: float
+    highest: float
+    typical: float
+    samples: int
+
+
+def pace(case: Case) -> Pace | None:
+    """The pace of a case, None where no update was sampled."""
+    return case.once("pace", lambda: _pace(case))
+
+
+def _pace(case: Case) -> Pace | None:
+    ratios = case.get("update_ratio")
+    if not len(ratios) or ratios.high.shape[1] != len(case.layers.parameters):
+        return None
+    matrices = ratios.high[:, case.weight_matrices()].astype(float)
+    measured = ~np.isnan(matrices).all(1) if matrices.shape[1] else np.zeros(0, bool)
+    if not measured.any():
+        return None
+    medians = np.nanmedian(matrices[measured], axis=1)
+    finite = medians[np.isfinite(medians)]
+    if not len(finite):
+        return Pace(np.inf, np.inf, np.inf, 0)
+    return Pace(
+        float(finite[:4].max()), float(finite.max()), float(np.median(finite)), len(finite)
+    )

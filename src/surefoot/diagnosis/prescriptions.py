@@ -1,0 +1,73 @@
+"""What the rules prescribe: each remedy once, with its reason and its code.
+
+The order within a list is the order in which to try; REMEDIES.md section 9 is the table behind it.
+"""
+
+from __future__ import annotations
+
+from surefoot.findings import Cause, Remedy
+
+_DEEP = 30  # weighted layers beyond which mending the variance alone was not enough
+
+RESIDUAL = Remedy(
+    "residual.rezero",
+    None,
+    "a skip connection lets the gradient pass every block unchanged, whatever its weights are",
+    "x = x + self.alpha * block(x)      # self.alpha = nn.Parameter(torch.zeros(()))",
+)
+KAIMING = Remedy(
+    "init.kaiming_normal",
+    None,
+    "keeps the variance through layers with ReLU",
+    "nn.init.kaiming_normal_(layer.weight, nonlinearity='relu'); nn.init.zeros_(layer.bias)",
+)
+XAVIER = Remedy(
+    "init.xavier_normal",
+    None,
+    "keeps the variance through layers with tanh",
+    "nn.init.xavier_normal_(layer.weight); nn.init.zeros_(layer.bias)",
+)
+RELU = Remedy(
+    "activation.relu",
+    None,
+    "its slope is one on half of its inputs, with the weights that belong to it",
+    "nn.ReLU()   # and nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')",
+)
+SKIP_STEP = Remedy(
+    "guard.skip",
+    None,
+    "a step that is not taken cannot poison the weights; no clipping survives a NaN",
+    "if torch.isfinite(loss): loss.backward(); optimizer.step()",
+)
+CLIP = Remedy(
+    "clipping.norm",
+    None,
+    "keeps one large gradient from throwing the weights away",
+    "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)   # between backward and step",
+)
+
+
+def aimed(remedy: Remedy, target: str | None) -> Remedy:
+    """The remedy with its target filled in."""
+    return Remedy(remedy.remedy, target, remedy.why, remedy.code, remedy.parameters)
+
+
+def for_depth(
+    cause: Cause, layer: str | None, depth: int, function: str | None
+) -> tuple[Remedy, ...]:
+    """Remedies for a gradient that vanishes or explodes over depth."""
+    if cause is Cause.SATURATING_ACTIVATION:
+        order = [RELU, RESIDUAL]
+    elif cause in (Cause.NORMALIZATION_WITHOUT_SKIP, Cause.DEPTH_WITHOUT_SKIP):
+        order = [RESIDUAL]
+    else:
+        order = [XAVIER if function in ("tanh", "sigmoid") else KAIMING, RESIDUAL]
+    if depth > _DEEP:
+        order = [RESIDUAL, *(r for r in order if r is not RESIDUAL)]
+    return tuple(aimed(r, layer) for r in order)
+
+
+def learning_rate(factor: float, why: str) -> Remedy:
+    """Multiply the learning rate by `factor`."""
+    code = f"optimizer = ...(model.parameters(), lr={factor:g} * lr)"
+    return Remedy("learning_rate.scale", None, why, code, {"factor": factor})

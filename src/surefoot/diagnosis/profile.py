@@ -1,0 +1,167 @@
+"""The depth profile of one instrumented step: how the gradient grows from the output to the input.
+
+Along a plain chain, each gap between two affine layers is split into the part of the weights, of
+the activation, of normalisation and of pooling, as SCIENCE.md section 6 defines them, all in decades
+(log10) of the Frobenius norm. With skip connections the trunk is followed instead, from block to
+block, because inside a branch only that branch's share of the gradient flows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from surefoot.layers import Kind, LayerTable
+from surefoot.probes.blocks import choose_blocks
+from surefoot.signals.flow import Call, Flow
+
+_TINY = 1e-60  # a gradient that is exactly zero counts as this
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One place on the way: a layer, the gradient's norm there, and what happened above it.
+
+    gradient: log10 ||dL/dz||_F; forward: log10 rms of z. weights, activation, normalization,
+    pooling: decades by which the gradient grew between the next stage's output and this one's (the
+    weights are the next stage's); their sum is `step`. weight_layer is whose weights those are.
+    """
+
+    layer: int
+    gradient: float
+    forward: float
+    weights: float = 0.0
+    activation: float = 0.0
+    normalization: float = 0.0
+    pooling: float = 0.0
+    weight_layer: int | None = None
+    function: str | None = None
+
+    @property
+    def step(self) -> float:
+        """Growth towards the input over this gap, pooling left out (it is meant)."""
+        return self.weights + self.activation + self.normalization
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Stages in execution order. growth: decades from the last interior stage to the first."""
+
+    residual: bool
+    stages: tuple[Stage, ...]
+    depth: int
+
+    @property
+    def growth(self) -> float:
+        """G: decades by which the gradient grew towards the input; negative when it shrank."""
+        return float(sum(s.step for s in self.stages[:-1]))
+
+    @property
+    def per_layer(self) -> float:
+        """Median growth over a gap, in decades."""
+        steps = [s.step for s in self.stages[:-1]]
+        return float(np.median(steps)) if steps else 0.0
+
+    def culprit(self) -> tuple[int, float] | None:
+        """(index of the gap, deviation in decades) of a lone outlier among the gaps, or None.
+
+        Robust: at least 0.7 decades and 6 deviations (median and MAD, floor 0.05) from the rest.
+        """
+        steps = np.array([s.step for s in self.stages[:-1]])
+        if len(steps) < 4:
+            return None
+        median = np.median(steps)
+        scale = max(1.4826 * float(np.median(np.abs(steps - median))), 0.05)
+        worst = int(np.argmax(np.abs(steps - median)))
+        deviation = float(steps[worst] - median)
+        if abs(deviation) < max(0.7, 6 * scale):
+            return None
+        return worst, deviation
+
+
+def profile(flow: Flow, layers: LayerTable) -> Profile | None:
+    """The profile of a flow, None where fewer than three stages could be measured."""
+    calls = _first_calls(flow)
+    weighted = [c for c in calls if layers.layers[c.layer].kind.weighted]
+    passed = sum(c.identity for c in weighted)
+    residual = passed >= 2 and passed >= 0.3 * len(weighted)
+    stages = _trunk(calls, layers) if residual else _chain(calls, weighted, layers)
+    if len(stages) < 3:
+        return None
+    return Profile(residual, tuple(stages), len(weighted))
+
+
+def _first_calls(flow: Flow) -> list[Call]:
+    """The first call of each layer that a gradient came back to, in execution order."""
+    first: dict[int, Call] = {}
+    for call in flow.calls:
+        if call.grad_output is not None and call.layer not in first:
+            first[call.layer] = call
+    return sorted(first.values(), key=lambda c: c.order)
+
+
+def _log(value: float) -> float:
+    return math.log10(max(value, _TINY))
+
+
+def _chain(calls: list[Call], weighted: list[Call], layers: LayerTable) -> list[Stage]:
+    stages = []
+    for here, after in zip(weighted[:-1], weighted[1:], strict=True):
+        if after.grad_input is None or after.grad_output is None or after.grad_input.norm <= 0:
+            # Nothing came back through it: the profile begins anew behind this point.
+            stages.append(_stage(here, after, weights=0.0, rest=0.0))
+            continue
+        weights = _log(after.grad_input.norm) - _log(after.grad_output.norm)
+        between = _log(here.grad_output.norm) - _log(after.grad_input.norm)  # type: ignore[union-attr]
+        parts = {Kind.NORMALIZATION: 0.0, Kind.POOLING: 0.0}
+        for call in calls:
+            kind = layers.layers[call.layer].kind
+            inside = here.order < call.order < after.order and layers.layers[call.layer].leaf
+            if inside and kind in parts and call.grad_input is not None:
+                parts[kind] += _log(call.grad_input.norm) - _log(call.grad_output.norm)  # type: ignore[union-attr]
+        rest = between - sum(parts.values())
+        stages.append(
+            _stage(here, after, weights, rest, parts[Kind.NORMALIZATION], parts[Kind.POOLING])
+        )
+    # The last gap ends at the head, whose width and scale follow other rules: it is left out.
+    return stages
+
+
+def _stage(
+    here: Call,
+    after: Call,
+    weights: float,
+    rest: float,
+    normalization: float = 0.0,
+    pooling: float = 0.0,
+) -> Stage:
+    return Stage(
+        here.layer,
+        _log(here.grad_output.norm if here.grad_output else 0.0),
+        _log(here.output.rms if here.output else 0.0),
+        weights,
+        rest,
+        normalization,
+        pooling,
+        after.layer,
+        here.activation,
+    )
+
+
+def _trunk(calls: list[Call], layers: LayerTable) -> list[Stage]:
+    blocks = set(choose_blocks(layers))
+    trunk = [c for c in calls if c.layer in blocks and not layers.layers[c.layer].leaf]
+    if len(trunk) >= 3:
+        points = [(c.layer, c.grad_output, c.output) for c in trunk]
+    else:
+        passed = [c for c in calls if c.identity and c.grad_input is not None]
+        points = [(c.layer, c.grad_input, c.input) for c in passed]
+    logs = [(i, _log(g.norm), _log(y.rms)) for i, g, y in points if g is not None and y is not None]
+    stages = []
+    for k, (layer, gradient, forward) in enumerate(logs):
+        grown = gradient - logs[k + 1][1] if k + 1 < len(logs) else 0.0
+        above = logs[k + 1][0] if k + 1 < len(logs) else None
+        stages.append(Stage(layer, gradient, forward, weights=grown, weight_layer=above))
+    return stages

@@ -1,0 +1,59 @@
+"""What a rule is: one file with a page of documentation, a judge, and what it can explain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import Outcome, outcome
+from surefoot.findings import Finding, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of the book.
+
+    id: stable, `SFnnn`; page: its documentation (the module's docstring); judge: findings for a
+    case, `root` and `follows` left at their defaults. The order of the registry is the order of
+    elimination: data, operations, wiring, scales, depth, step size. A finding explains those of
+    later rules that begin no earlier.
+    """
+
+    id: str
+    title: str
+    page: str
+    judge: Callable[[Case], Iterable[Finding]]
+
+
+def gauge_severity(case: Case, decades: float) -> Severity | None:
+    """How much a gauge that is `decades` out of balance matters, given what became of the run.
+
+    Thresholds of SCIENCE.md section 9 (0.87, 1.3, 2 decades: 4, 6 and 9 depth scales), each with
+    the skill that a healthy run of that depth would exceed. A run that learns gets advice at most.
+    """
+    result = outcome(case)
+    if decades < 0.87:
+        return None
+    if result.skill is None or result.short:
+        strong = decades >= (2.0 if result.short else 3.0)
+        return _bad(result) if strong or (result.climbed and decades >= 1.3) else None
+    limit = 0.5 if decades >= 2 else 0.25 if decades >= 1.3 else 0.1
+    if result.poor(limit):
+        return _bad(result)
+    return Severity.ADVICE if decades >= 3.0 else None
+
+
+def bad_severity(case: Case) -> Severity:
+    """Fatal if the run is lost, harmful otherwise."""
+    return _bad(outcome(case))
+
+
+def _bad(result: Outcome) -> Severity:
+    return Severity.FATAL if result.nonfinite else Severity.HARMFUL
+
+
+def times(decades: float) -> str:
+    """A growth in decades as a factor in words: 0.6 -> '4.0x'."""
+    factor = 10 ** min(abs(decades), 12)
+    return f"{factor:.2g}x" if factor < 100 else f"{factor:.0e}x".replace("e+0", "e").replace("e+", "e")

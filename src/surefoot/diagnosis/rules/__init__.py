@@ -1,0 +1,47 @@
+"""The book of rules, in the order of elimination: what stands earlier explains what follows.
+
+To add a rule, write its file and put it in its place in RULES; its page, its `--ignore` and the
+shared tests (a case in which it must fire, one in which it must be silent) follow from there.
+"""
+
+from __future__ import annotations
+
+from surefoot.diagnosis.rule import Rule
+from surefoot.diagnosis.rules import (
+    bad_batch,
+    collapsed,
+    dead,
+    disconnected,
+    exploding,
+    initial_scale,
+    input_scale,
+    learning_rate_high,
+    learning_rate_low,
+    loss_scale,
+    nonfinite,
+    not_zeroed,
+    output_mismatch,
+    recurrent,
+    vanishing,
+)
+
+RULES: dict[str, Rule] = {
+    module.RULE.id: module.RULE
+    for module in (
+        bad_batch,
+        not_zeroed,
+        disconnected,
+        input_scale,
+        vanishing,
+        exploding,
+        initial_scale,
+        recurrent,
+        collapsed,
+        loss_scale,
+        learning_rate_high,
+        dead,
+        learning_rate_low,
+        output_mismatch,
+        nonfinite,
+    )
+}

@@ -1,0 +1,80 @@
+"""Representations collapse: all inputs look alike in the last hidden layer.
+
+**What.** The activations of different samples have become nearly parallel, so the gradient says
+nothing about the single input. Their scale, and the gradient's, may be perfectly fine.
+
+**Why.** Every ReLU layer without normalisation or skip connection pulls its inputs together; with
+depth nothing but one direction is left. That is how deep plain networks with a correct
+initialisation really fail.
+
+**Evidence.** The mean cosine between different samples' activations in the last hidden layers,
+beside that of the first; and a loss that stays behind.
+
+**Remedies.** Residual connections, or a looks-linear initialisation. Another scale of the weights,
+clipping or warm-up do not help.
+
+**Source.** Cho & Saul 2009 (the kernel of a ReLU layer); SCIENCE.md sections 1.2 and 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from surefoot.diagnosis import prescriptions
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.profile import profile
+from surefoot.diagnosis.rule import Rule, bad_severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology
+
+_COLLAPSED = 0.95
+_DEPTH = 10  # weighted layers: a shallower network is not collapsed by depth
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Judge the first instrumented step."""
+    flow = case.first
+    seen = profile(flow, case.layers) if flow is not None else None
+    if flow is None or seen is None or seen.residual or seen.depth < _DEPTH:
+        return
+    weighted = [
+        c
+        for c in flow.calls
+        if case.layers.layers[c.layer].kind.weighted and c.cosine is not None
+    ]
+    hidden = weighted[:-1]
+    result = outcome(case)
+    if len(hidden) < _DEPTH - 1 or not result.poor(0.5) or result.diverged:
+        return
+    last = max(c.cosine or 0.0 for c in hidden[-3:])
+    if last < _COLLAPSED:
+        return
+    start = next(c for c in hidden if (c.cosine or 0.0) >= _COLLAPSED)
+    name = case.layers.title(start.layer)
+    victims = [case.layers.title(c.layer) for c in hidden if c.order > start.order]
+    yield Finding(
+        rule=RULE.id,
+        pathology=Pathology.COLLAPSED,
+        cause=Cause.DEPTH_WITHOUT_SKIP,
+        layer=name,
+        victims=tuple(victims),
+        severity=bad_severity(case),
+        first_step=flow.step,
+        last_step=case.facts.steps - 1,
+        confidence=0.85 if last > 0.98 else 0.7,
+        sentence=(
+            f"From {name} on, all inputs look alike (mean cosine {last:.3f} in the last hidden "
+            f"layer): {seen.depth} layers without a skip connection collapse the representation; "
+            f"{result.words()}."
+        ),
+        evidence=(
+            Evidence("mean cosine of samples, last hidden layer", last, "< 0.95", flow.step),
+            Evidence(
+                "mean cosine of samples, first layer", weighted[0].cosine, "below that", flow.step
+            ),
+        ),
+        remedies=prescriptions.for_depth(Cause.DEPTH_WITHOUT_SKIP, name, seen.depth, None),
+    )
+
+
+RULE = Rule("SF104", "Collapsed representations", __doc__ or "", judge)

@@ -1,0 +1,78 @@
+"""A layer's ReLU units are dead: they give zero for every sample and receive no gradient.
+
+**What.** Almost all units of a layer are zero on the whole batch. Their slope is zero as well, so
+neither they nor anything before them can learn.
+
+**Why.** A large step, a very negative bias or an input of the wrong scale pushed them below zero
+for all data, and no gradient brings them back.
+
+**Evidence.** The share of units that are zero for every sample, at the first and at later
+instrumented steps; zero gradients of the layers before; a loss that stays behind. A quarter of dead
+units or a half is common and harmless.
+
+**Remedies.** Lower the learning rate if they died during training; otherwise re-initialise weights
+and biases, or use a leaky ReLU or GELU.
+
+**Source.** SCIENCE.md section 6 (73 % dead still trains) and 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from surefoot.diagnosis import prescriptions
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.rule import Rule, bad_severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+from surefoot.signals.flow import Call, Flow
+
+_DEAD = 0.95
+_LEAKY = Remedy(
+    "activation.leaky_relu",
+    None,
+    "a slope below zero brings a dead unit back",
+    "nn.LeakyReLU(0.1)",
+)
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Judge every live instrumented step; the first that shows a dead layer counts."""
+    if not outcome(case).poor(0.25):
+        return
+    for flow in case.flows:
+        dead = [c for c in flow.calls if c.activation == "relu" and (c.frozen or 0.0) >= _DEAD]
+        if dead:
+            yield _finding(case, flow, dead)
+            return
+
+
+def _finding(case: Case, flow: Flow, dead: list[Call]) -> Finding:
+    origin = dead[0]
+    name = case.layers.title(origin.layer)
+    share = origin.frozen or 0.0
+    later = flow is not case.first
+    when = f"since step {flow.step} at the latest" if later else "from the start"
+    remedies = [prescriptions.KAIMING, _LEAKY]
+    if later:
+        remedies.insert(0, prescriptions.learning_rate(0.1, "so that units do not die"))
+    return Finding(
+        rule=RULE.id,
+        pathology=Pathology.DEAD,
+        cause=Cause.DEAD_RELU,
+        layer=name,
+        victims=tuple(case.layers.title(c.layer) for c in dead[1:]),
+        severity=bad_severity(case),
+        first_step=flow.step,
+        last_step=case.facts.steps - 1,
+        confidence=0.85,
+        sentence=(
+            f"{share:.0%} of the ReLU units after {name} are dead, {when}: they are zero for every "
+            f"sample, and nothing before them receives a gradient; {outcome(case).words()}."
+        ),
+        evidence=(Evidence("share of units dead on the whole batch", share, "< 0.75", flow.step),),
+        remedies=tuple(prescriptions.aimed(r, name) for r in remedies),
+    )
+
+
+RULE = Rule("SF105", "Dead ReLU units", __doc__ or "", judge)

@@ -1,0 +1,128 @@
+"""Parameters that the optimizer holds, and the model uses, never receive a gradient.
+
+**What.** Layers run at every step, and their weights never move.
+
+**Why.** The graph was cut after them: `.detach()`, `.data`, `.item()`, a numpy round trip,
+`torch.no_grad()`; or the optimizer holds the parameters of another model than the one that runs.
+
+**Evidence.** The layer's output was computed and a later layer used something, yet no gradient ever
+came back. Layers that were not called, frozen parameters, and outputs that nothing uses (a pooler)
+are no finding.
+
+**Remedies.** Remove what cuts the graph; build the optimizer from the model that is trained.
+
+**Source.** Definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.rule import Rule
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.signals.flow import Call, Flow
+
+_CONNECT = Remedy(
+    "graph.connect",
+    None,
+    "without a path from the loss there is nothing to learn from",
+    "# remove .detach(), .data, .item() or no_grad() between this layer and the loss",
+)
+_REBUILD = Remedy(
+    "optimizer.rebuild",
+    None,
+    "it holds parameters that the trained model does not use",
+    "optimizer = torch.optim.SGD(model.parameters(), lr=lr)   # after the model is final",
+)
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Judge the parameters that never had a gradient."""
+    facts, flow = case.facts, case.first
+    if facts.steps < 2 or not facts.backwards or not facts.present:
+        return
+    if not any(facts.present):
+        yield _all(case)
+        return
+    if flow is None:
+        return
+    cut = _cut_layers(case, flow)
+    if not cut:
+        return
+    origin = max(cut, key=lambda c: c.order)
+    name = case.layers.title(origin.layer)
+    result = outcome(case)
+    share = _share(case, {c.layer for c in cut})
+    yield Finding(
+        rule=RULE.id,
+        pathology=Pathology.STALLED,
+        cause=Cause.DISCONNECTED_PARAMETERS,
+        layer=name,
+        victims=tuple(case.layers.title(c.layer) for c in cut if c is not origin),
+        severity=Severity.HARMFUL,
+        first_step=flow.step,
+        last_step=facts.steps - 1,
+        confidence=0.85,
+        sentence=(
+            f"{name} and {len(cut) - 1} more layers run at every step, but no gradient ever comes "
+            f"back to them: the graph is cut after {name}; {result.words()}."
+        ),
+        evidence=(
+            Evidence("share of the trained parameters without any gradient", share, "0"),
+            Evidence("steps with a gradient at this layer", 0, str(facts.steps)),
+        ),
+        remedies=(Remedy(_CONNECT.remedy, name, _CONNECT.why, _CONNECT.code),),
+    )
+
+
+def _all(case: Case) -> Finding:
+    return Finding(
+        rule=RULE.id,
+        pathology=Pathology.STALLED,
+        cause=Cause.DISCONNECTED_PARAMETERS,
+        severity=Severity.FATAL,
+        first_step=0,
+        last_step=case.facts.steps - 1,
+        confidence=0.97,
+        sentence=(
+            f"In {case.facts.steps} steps no parameter of the optimizer ever had a gradient, "
+            "although backward was called: it holds parameters that the loss does not depend on."
+        ),
+        evidence=(Evidence("parameters that ever had a gradient", 0, "all"),),
+        remedies=(_REBUILD, _CONNECT),
+    )
+
+
+def _cut_layers(case: Case, flow: Flow) -> list[Call]:
+    """Calls of layers that own trained parameters, ran, fed something, and never had a gradient."""
+    layers = case.layers
+    never = {
+        p.layer
+        for i, p in enumerate(layers.parameters)
+        if case.facts.present[i] == 0 and i in case.facts.trained
+    }
+    called = {c.layer: c for c in flow.calls if layers.layers[c.layer].leaf}
+    silent = [c for layer, c in called.items() if layer in never and _mute(case, layer)]
+    # Somebody after them must have used what they made: an input that no gradient leads out of,
+    # though it does not come from the data itself.
+    users = [
+        c
+        for c in flow.calls
+        if layers.layers[c.layer].kind.weighted and c.grad_output is not None and not c.connected
+    ]
+    return [c for c in silent if any(u.order > c.order for u in users)]
+
+
+def _mute(case: Case, layer: int) -> bool:
+    return all(case.facts.present[i] == 0 for i in case.layers.parameters_of(layer))
+
+
+def _share(case: Case, cut: set[int]) -> float:
+    trained = [p for i, p in enumerate(case.layers.parameters) if i in case.facts.trained]
+    total = sum(p.numel for p in trained)
+    return sum(p.numel for p in trained if p.layer in cut) / max(total, 1)
+
+
+RULE = Rule("SF402", "Disconnected parameters", __doc__ or "", judge)

@@ -1,0 +1,89 @@
+"""The weights are too large for layers whose depth profile cannot show it.
+
+**What.** The first loss, before any update, is several times that of a constant prediction: the
+network starts out sure of itself and wrong.
+
+**Why.** Behind normalisation or skip connections too large weights need not make the gradient
+explode; they make outputs and attention scores absurd.
+
+**Evidence.** The first loss against the trivial predictor, and the gain of the weight matrices
+(Frobenius norm over the square root of the fan-out: about 1 is usual, ReLU wants 1.4).
+
+**Remedies.** Initialise with a smaller standard deviation, 1/sqrt(fan-in) or 0.02 in transformers.
+
+**Source.** SCIENCE.md sections 2 and 6 (the isotropic gain of a matrix).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import outcome, trivial_loss
+from surefoot.diagnosis.rule import Rule, bad_severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+from surefoot.signals.flow import Call
+
+_GAIN = 3.0
+_LOSS = 2.0
+_SMALLER = Remedy(
+    "init.normal",
+    None,
+    "brings the gain of each matrix to about one",
+    "nn.init.normal_(layer.weight, std=layer.in_features ** -0.5)",
+)
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Judge the first instrumented step."""
+    flow, trivial, result = case.first, trivial_loss(case), outcome(case)
+    if flow is None or trivial is None or not flow.loss.get("value"):
+        return
+    ratio = float(flow.loss["value"]) / trivial
+    gains = {c.order: _gain(c) for c in flow.calls if c.weight_norm and c.weight_rows}
+    large = [c for c in flow.calls if gains.get(c.order, 0.0) > _GAIN]
+    if not ratio > _LOSS or not large or not result.poor(0.25):
+        return
+    worst = _origin(large, gains)
+    name, gain = case.layers.title(worst.layer), gains[worst.order]
+    yield Finding(
+        rule=RULE.id,
+        pathology=Pathology.EXPLODING,
+        cause=Cause.WEIGHTS_TOO_LARGE,
+        layer=name,
+        victims=tuple(case.layers.title(c.layer) for c in large if c is not worst),
+        severity=bad_severity(case),
+        first_step=flow.step,
+        last_step=case.facts.steps - 1,
+        confidence=0.85,
+        sentence=(
+            f"The weights of {name} and {len(large) - 1} more layers are too large (gain "
+            f"{gain:.2g} where about 1 is usual): the first loss is {ratio:.2g} times that of a "
+            f"constant prediction; {result.words()}."
+        ),
+        evidence=(
+            Evidence("first loss over the trivial predictor's", ratio, "0.9 to 1.5", flow.step),
+            Evidence("gain of the layer's weights", gain, "0.5 to 1.7", flow.step),
+            Evidence("layers with a gain above 3", len(large), "0", flow.step),
+        ),
+        remedies=(
+            Remedy(_SMALLER.remedy, name, _SMALLER.why, _SMALLER.code, {"std": "fan_in ** -0.5"}),
+        ),
+    )
+
+
+def _gain(call: Call) -> float:
+    return float(call.weight_norm or 0.0) / float(call.weight_rows or 1) ** 0.5
+
+
+def _origin(large: list[Call], gains: dict[int, float]) -> Call:
+    """The lone outlier if there is one, the first in execution order otherwise."""
+    values = np.array(list(gains.values()))
+    worst = max(large, key=lambda c: gains[c.order])
+    lone = gains[worst.order] > 3 * float(np.median(values))
+    return worst if lone and len(large) <= 0.3 * len(values) else large[0]
+
+
+RULE = Rule("SF106", "Initial weights too large", __doc__ or "", judge)

@@ -1,0 +1,64 @@
+"""The input has a scale that the network was not initialised for.
+
+**What.** The first layer receives numbers in the hundreds (or thousandths): outputs and losses
+start absurdly high, units saturate or die, or the signal drowns in the biases.
+
+**Why.** Initialisation keeps the scale of unit-sized inputs; whatever comes in larger stays larger.
+
+**Evidence.** The root mean square of the floating-point inputs at the first step, the first loss
+against a constant prediction, and a run that does not learn. Raw pixels that train are no finding.
+
+**Remedies.** Standardise the input: subtract the mean, divide by the standard deviation.
+
+**Source.** SCIENCE.md sections 2 and 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.rule import Rule, bad_severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+
+_LARGE, _SMALL = 30.0, 5e-3
+_STANDARDISE = Remedy(
+    "input.standardise",
+    None,
+    "the initialisation assumes inputs of unit variance",
+    "x = (x - train.mean(0)) / train.std(0).clamp(min=1e-6)",
+)
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Judge what entered the first instrumented step."""
+    flow, result = case.first, outcome(case)
+    entry = next((c for c in flow.calls if c.depth == 0 and c.input), None) if flow else None
+    if flow is None or entry is None or entry.input is None or not result.poor(0.25):
+        return
+    rms = entry.input.rms
+    if _SMALL <= rms <= _LARGE or rms == 0:
+        return
+    large = rms > _LARGE
+    yield Finding(
+        rule=RULE.id,
+        pathology=Pathology.EXPLODING if large else Pathology.STALLED,
+        cause=Cause.INPUT_SCALE,
+        severity=bad_severity(case),
+        first_step=flow.step,
+        last_step=case.facts.steps - 1,
+        confidence=0.8,
+        sentence=(
+            f"The input's root mean square is {rms:.3g}, where about 1 is expected; "
+            f"{result.words()}."
+        ),
+        evidence=(
+            Evidence("input rms", rms, "0.1 to 10", flow.step),
+            Evidence("largest input", entry.input.maxabs, "", flow.step),
+        ),
+        remedies=(_STANDARDISE,),
+    )
+
+
+RULE = Rule("SF304", "Input scale", __doc__ or "", judge)

@@ -1,0 +1,65 @@
+"""The learning rate is too low: nothing is wrong but the pace.
+
+**What.** The loss falls, if at all, far too slowly.
+
+**Why.** The steps are a tiny fraction of the weights.
+
+**Evidence.** The update-to-weight ratio as the optimizer really applied it stays under 3e-5 for
+the whole run, the depth profile is in order, and the loss has gained next to nothing. A run that
+has converged, or that is meant to be frozen, is no finding.
+
+**Remedies.** Raise the learning rate until the ratio is near 1e-3.
+
+**Source.** SCIENCE.md section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from surefoot.diagnosis import prescriptions
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.pace import pace
+from surefoot.diagnosis.rule import Rule
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
+
+_LOW = 3e-5
+_STEPS = 30
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Judge the pace together with the outcome."""
+    steps, result = pace(case), outcome(case)
+    if steps is None or case.facts.steps < _STEPS or result.skill is None or result.diverged:
+        return
+    stuck = result.initial is not None and result.final is not None
+    if not stuck or result.final < 0.9 * result.initial or steps.highest >= _LOW:  # type: ignore[operator]
+        return
+    factor = min(1e-3 / max(steps.highest, 1e-12), 1e6)
+    yield Finding(
+        rule=RULE.id,
+        pathology=Pathology.STALLED,
+        cause=Cause.LEARNING_RATE_TOO_LOW,
+        severity=Severity.HARMFUL,
+        first_step=0,
+        last_step=case.facts.steps - 1,
+        confidence=0.85,
+        sentence=(
+            f"Each step moves the weights by {steps.highest:.2g} of their size at most: the "
+            f"learning rate is too low; {result.words()}."
+        ),
+        evidence=(
+            Evidence("update-to-weight ratio, highest median", steps.highest, "1e-4 to 1e-2"),
+            Evidence("loss, first", result.initial, ""),
+            Evidence("loss, last", result.final, "below 0.9 of the first"),
+        ),
+        remedies=(
+            prescriptions.learning_rate(
+                float(f"{factor:.1g}"), "brings the update-to-weight ratio to about 1e-3"
+            ),
+        ),
+    )
+
+
+RULE = Rule("SF302", "Learning rate too low", __doc__ or "", judge)

@@ -1,0 +1,69 @@
+"""The loss is multiplied by a constant that makes the steps too long or too short.
+
+**What.** The training diverges or stands still, while everything behind the loss is in order.
+
+**Why.** A sum where a mean was meant, or a factor, scales every gradient; with an optimizer that
+does not rescale (SGD), or where Adam's eps takes over, it acts like a wrong learning rate.
+
+**Evidence.** The constants between the loss function and the number on which backward is called,
+read from its graph; and an update-to-weight ratio that is off in the same direction. A scaled loss
+with a learning rate to match is no finding.
+
+**Remedies.** Use reduction='mean', or divide the learning rate by the factor.
+
+**Source.** Definition; the chain rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.pace import pace
+from surefoot.diagnosis.rule import Rule, bad_severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+
+_FACTOR = 8.0
+_LONG, _SHORT = 0.01, 3e-5
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Judge the first loss whose anatomy could be read."""
+    losses = [f.loss for f in case.flows if f.loss.get("kind") not in (None, "unknown")]
+    steps, result = pace(case), outcome(case)
+    if not losses or steps is None or not result.poor(0.05):
+        return
+    factor = abs(float(losses[0]["multiplier"]))
+    too_long = factor >= _FACTOR and steps.highest >= _LONG
+    too_short = 0 < factor <= 1 / _FACTOR and steps.highest <= _SHORT and not result.diverged
+    if not (too_long or too_short):
+        return
+    yield Finding(
+        rule=RULE.id,
+        pathology=Pathology.EXPLODING if too_long else Pathology.STALLED,
+        cause=Cause.LOSS_SCALE,
+        severity=bad_severity(case),
+        first_step=0,
+        last_step=case.facts.steps - 1,
+        confidence=0.8,
+        sentence=(
+            f"The loss is {factor:.3g} times its mean when backward is called, and each step moves "
+            f"the weights by {steps.highest:.2g} of their size; {result.words()}."
+        ),
+        evidence=(
+            Evidence("factor on the mean loss", factor, f"{1 / _FACTOR:g} to {_FACTOR:g}", 0),
+            Evidence("update-to-weight ratio, highest median", steps.highest, "1e-4 to 1e-2"),
+        ),
+        remedies=(
+            Remedy(
+                "loss.mean",
+                None,
+                "the gradient's size then does not depend on the batch size",
+                "loss = F.cross_entropy(output, target, reduction='mean')",
+            ),
+        ),
+    )
+
+
+RULE = Rule("SF303", "Loss scale", __doc__ or "", judge)

@@ -1,0 +1,149 @@
+"""A NaN or an infinity appeared, and where it was made.
+
+**What.** A gradient or the loss is not finite. If the optimizer takes that step, every weight it
+touches is lost.
+
+**Why.** The batch itself held one; an operation left its domain (log or division at zero, the
+square root's slope at zero, an attention row that is masked entirely); or a number outgrew its
+dtype.
+
+**Evidence.** The failing step run again with every operation watched: the first one that made a
+non-finite value out of finite ones, its module, the range of what went into it, and whether the
+same operation in float64 stays finite.
+
+**Remedies.** Skip the step; mask or clamp the operation; compute it in float32. No clipping
+survives a NaN.
+
+**Source.** SCIENCE.md section 5; REMEDIES.md findings 6 and 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from surefoot.diagnosis import prescriptions
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.rule import Rule
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+
+_HUGE = 1e8  # values beyond which an overflow is the end of an explosion, not its beginning
+_HALF = ("float16", "bfloat16")
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Judge the first non-finite alarm, or a loss that was non-finite without one."""
+    alarm = next((a for a in case.alarms if a.detail.get("kind") == "nonfinite"), None)
+    step = alarm.step if alarm is not None else case.facts.nonfinite_loss
+    if step is None:
+        return
+    flow = next((f for f in case.flows if f.step == step and f.origin), None)
+    loss = next((f.loss for f in case.flows if f.step == step and f.loss), {})
+    cause, layer, why, evidence = _explain(case, step, flow.origin if flow else None, loss)
+    names = [case.layers.parameters[i].name for i in _hit(case, alarm)]
+    result = outcome(case)
+    evidence.append(
+        Evidence("parameters with a non-finite gradient", len(names) or None, "0", step)
+    )
+    if alarm is not None and alarm.detail.get("replay"):
+        evidence.append(Evidence("replay of the step", alarm.detail["replay"], "exact", step))
+    lost = result.nonfinite
+    after = "no step after it was finite" if lost else "the run went on"
+    last = max((a.step for a in case.alarms if a.detail.get("kind") == "nonfinite"), default=step)
+    yield Finding(
+        rule=RULE.id,
+        pathology=Pathology.NONFINITE,
+        cause=cause,
+        layer=layer,
+        severity=Severity.FATAL if lost else Severity.HARMFUL,
+        first_step=step,
+        last_step=last,
+        confidence=0.5 if cause is Cause.UNKNOWN else 0.95,
+        sentence=f"Non-finite values at step {step}: {why}; {after}.",
+        evidence=tuple(evidence),
+        remedies=_remedies(cause, layer),
+    )
+
+
+def _hit(case: Case, alarm: Any) -> list[int]:
+    indices = alarm.detail.get("parameters", []) if alarm is not None else []
+    return [i for i in indices if i < len(case.layers.parameters)]
+
+
+def _explain(
+    case: Case, step: int, origin: dict[str, Any] | None, loss: dict[str, Any]
+) -> tuple[Cause, str | None, str, list[Evidence]]:
+    """(cause, layer, clause, evidence) from the replay's origin and the loss's anatomy."""
+    inputs = case.get("input")
+    at = np.flatnonzero(inputs.steps >= step)
+    if len(at) and inputs.high[at[0], 2] > 0:
+        count = int(inputs.high[at[0], 2])
+        row = [Evidence("non-finite values in the batch", count, "0", step)]
+        return Cause.NONFINITE_INPUT, None, f"the batch itself holds {count} of them", row
+    if loss.get("target_nonfinite"):
+        row = [Evidence("non-finite targets or loss weights", loss["target_nonfinite"], "0", step)]
+        return Cause.NONFINITE_INPUT, None, "the targets or loss weights of the batch hold them", row
+    if origin is None or origin["where"] == "loss":
+        words = loss.get("undefined")
+        if words:
+            row = [Evidence("in the loss function", words, "inside its domain", step)]
+            return Cause.UNDEFINED_OPERATION, None, f"the loss function takes {words}", row
+        if origin is not None:
+            why = "made by the loss function, from outputs of the model that are finite"
+            return Cause.UNDEFINED_OPERATION, None, why, []
+        return Cause.UNKNOWN, None, "where they were made could not be seen", []
+    if origin["where"] == "input":
+        return Cause.NONFINITE_INPUT, None, "the batch itself holds them", []
+    return _operation(case, step, origin)
+
+
+def _operation(
+    case: Case, step: int, origin: dict[str, Any]
+) -> tuple[Cause, str | None, str, list[Evidence]]:
+    layer = case.layers.title(origin["layer"]) if origin["layer"] is not None else None
+    low, high, name = origin["lowest"], origin["highest"], origin["operation"]
+    largest = max(abs(low), abs(high))
+    place = f"in {layer}" if layer else "outside of every module"
+    back = "the gradient of " if origin["where"] == "backward" else ""
+    rows = [
+        Evidence("first operation to make one", f"{back}{name}", "none", step),
+        Evidence("lowest value that went into it", low, "inside its domain", step),
+        Evidence("highest value that went into it", high, "inside its domain", step),
+    ]
+    what = f"{back}{name} {place} made the first, from values in [{low:.3g}, {high:.3g}]"
+    if origin["wider"] and origin["dtype"] in _HALF:
+        return Cause.DTYPE_OVERFLOW, layer, f"{what}: more than {origin['dtype']} can hold", rows
+    if origin["wider"] or (largest > _HUGE and origin["wider"] is not False):
+        return Cause.DTYPE_OVERFLOW, layer, f"{what}: they outgrew {origin['dtype']}", rows
+    return Cause.UNDEFINED_OPERATION, layer, f"{what}, where it is undefined", rows
+
+
+def _remedies(cause: Cause, layer: str | None) -> tuple[Remedy, ...]:
+    mend = {
+        Cause.UNDEFINED_OPERATION: Remedy(
+            "operation.mask",
+            layer,
+            "keep the argument inside the operation's domain, in both branches of a where",
+            "x = x.clamp(min=1e-6)   # before log, sqrt or division",
+        ),
+        Cause.DTYPE_OVERFLOW: Remedy(
+            "dtype.float32",
+            layer,
+            "float32 holds numbers up to 3e38, float16 only to 65504",
+            "with torch.autocast(device_type, enabled=False): y = f(x.float())",
+        ),
+        Cause.NONFINITE_INPUT: Remedy(
+            "data.clean",
+            None,
+            "such a sample cannot be learned from",
+            "assert torch.isfinite(batch).all()",
+        ),
+    }
+    own = (mend[cause],) if cause in mend else ()
+    return (*own, prescriptions.SKIP_STEP)
+
+
+RULE = Rule("SF201", "Non-finite values", __doc__ or "", judge)

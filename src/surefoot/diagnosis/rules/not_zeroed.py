@@ -1,0 +1,60 @@
+"""Gradients are not zeroed between steps: each step uses the sum of all gradients so far.
+
+**What.** Every update follows the sum of all past gradients: like a momentum that never forgets,
+it overshoots, oscillates or diverges.
+
+**Why.** `optimizer.zero_grad()` is missing, or is called on another optimizer or at the wrong
+place.
+
+**Evidence.** When backward begins, the gradient is the very tensor that the last step used, never
+written since: seen from its version counter, at how many steps. Accumulation over micro-batches
+does not do this (the optimizer does not step in between).
+
+**Remedies.** Call `optimizer.zero_grad()` once for every step.
+
+**Source.** Definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.rule import Rule, bad_severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+
+_SHARE = 0.5
+_ZERO = Remedy(
+    "gradients.zero",
+    None,
+    "so that a step follows its own batch",
+    "optimizer.zero_grad()   # before loss.backward()",
+)
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Judge the share of steps that began with the gradients of the step before."""
+    facts = case.facts
+    if facts.steps < 3 or facts.carried < _SHARE * (facts.steps - 1):
+        return
+    result = outcome(case)
+    learns = not result.short and result.skill is not None and not result.poor(0.5)
+    yield Finding(
+        rule=RULE.id,
+        pathology=Pathology.OSCILLATING,
+        cause=Cause.GRADIENTS_NOT_ZEROED,
+        severity=Severity.ADVICE if learns else bad_severity(case),
+        first_step=facts.first_carried,
+        last_step=facts.steps - 1,
+        confidence=0.97,
+        sentence=(
+            f"At {facts.carried} of {facts.steps - 1} steps, backward added to the gradients of "
+            f"the step before: they are never zeroed; {result.words()}."
+        ),
+        evidence=(Evidence("steps that began with old gradients", facts.carried, "0"),),
+        remedies=(_ZERO,),
+    )
+
+
+RULE = Rule("SF401", "Gradients not zeroed", __doc__ or "", judge)

@@ -1,0 +1,102 @@
+"""Gradients explode or vanish through time, inside a recurrent layer.
+
+**What.** The gradient of the last hidden state with respect to earlier ones grows or shrinks at
+every time step. Growing: a single long sequence throws the weights away. Shrinking: what happened
+long ago cannot be learned.
+
+**Why.** The Jacobian of one step, recurrent weights times the activation's slope, is multiplied
+once for every time step.
+
+**Evidence.** The Jacobian product itself, measured by stepping the layer through the run's own
+first batch. The largest singular value alone is no evidence: the bound it gives can be loose by
+many orders of magnitude. Vanishing over time is normal for a network that needs no long memory, so
+it is said only of a run that does not learn.
+
+**Remedies.** Exploding: clip the norm, orthogonal recurrent weights. Vanishing: LSTM or GRU with a
+forget-gate bias of 1, orthogonal recurrent weights.
+
+**Source.** Pascanu, Mikolov & Bengio 2013; SCIENCE.md section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from surefoot.diagnosis import prescriptions
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.rule import Rule, bad_severity, gauge_severity, times
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+from surefoot.layers import Kind
+from surefoot.signals.flow import Flow
+
+_ORTHOGONAL = Remedy(
+    "init.orthogonal",
+    None,
+    "an orthogonal matrix neither grows nor shrinks what passes through it at every step",
+    "nn.init.orthogonal_(layer.weight_hh_l0)",
+)
+
+
+def judge(case: Case) -> Iterator[Finding]:
+    """Judge the recurrent layers of the first instrumented step."""
+    flow = case.first
+    if flow is None:
+        return
+    result = outcome(case)
+    for layer, logs in _profiles(case, flow).items():
+        growth = logs[0] - logs[-1]
+        if growth >= 0.87:
+            severity = gauge_severity(case, growth)
+            pathology = Pathology.EXPLODING
+        elif growth <= -4 and result.poor(0.05) and not result.short and not result.diverged:
+            severity, pathology = bad_severity(case), Pathology.VANISHING
+        else:
+            continue
+        if severity is None:
+            continue
+        name = case.layers.title(layer)
+        verb = "grow" if growth > 0 else "shrink"
+        word = "large" if growth > 0 else "small"
+        clip = [prescriptions.CLIP] if growth > 0 else []
+        yield Finding(
+            rule=RULE.id,
+            pathology=pathology,
+            cause=Cause.RECURRENT_WEIGHTS,
+            layer=name,
+            severity=severity,
+            first_step=flow.step,
+            last_step=case.facts.steps - 1,
+            confidence=float(np.clip(0.5 + 0.1 * abs(growth), 0.6, 0.95)),
+            sentence=(
+                f"Through time in {name}, gradients {verb} {times(growth)} over the sequence: the "
+                f"recurrent weights are too {word}; {result.words()}."
+            ),
+            evidence=(
+                Evidence(
+                    "growth of d h_last / d h_first, decades", growth, "-4 to 0.87", flow.step
+                ),
+            ),
+            remedies=tuple(prescriptions.aimed(r, name) for r in (*clip, _ORTHOGONAL)),
+        )
+
+
+def _profiles(case: Case, flow: Flow) -> dict[int, list[float]]:
+    """log10 gradient norms over time, oldest first, for each recurrent layer."""
+    found: dict[int, list[float]] = {}
+    cells: dict[int, list[float]] = {}
+    for call in flow.calls:
+        if call.through_time is not None and len(call.through_time) >= 3:
+            found.setdefault(call.layer, call.through_time)
+        elif case.layers.layers[call.layer].kind is Kind.RECURRENT and call.grad_output is not None:
+            cells.setdefault(call.layer, []).append(np.log10(max(call.grad_output.norm, 1e-60)))
+    for layer, logs in cells.items():
+        # A cell called in a loop: its calls are the time steps themselves.
+        if len(logs) >= 8:
+            found.setdefault(layer, logs)
+    return found
+
+
+RULE = Rule("SF103", "Exploding or vanishing through time", __doc__ or "", judge)

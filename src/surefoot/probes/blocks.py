@@ -1,0 +1,76 @@
+"""Activation and gradient scale at block outputs, on the steps that are sampled for it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from surefoot.kernels import NORM, make_pass
+from surefoot.layers import LayerTable
+from surefoot.probes.statistics import float_tensors
+
+_MAX_BLOCKS = 32
+
+
+def choose_blocks(table: LayerTable) -> list[int]:
+    """Indices of the layers to watch: repeated blocks, or else the weighted layers; at most 32.
+
+    A block is a child of the longest list of siblings of one type (the blocks of a transformer or
+    a residual network).
+    """
+    families: dict[tuple[int | None, str], list[int]] = {}
+    for i, layer in enumerate(table.layers):
+        if layer.name and not layer.leaf:
+            families.setdefault((layer.parent, layer.type), []).append(i)
+    blocks = [i for family in families.values() if len(family) >= 3 for i in family]
+    if not blocks:
+        blocks = [i for i, layer in enumerate(table.layers) if layer.kind.weighted]
+    stride = -(-len(blocks) // _MAX_BLOCKS) or 1
+    return blocks[::-1][::stride][::-1]
+
+
+class BlockTap:
+    """Writes `out` [B, 2] (activation rms, gradient norm) while installed; NaN if not called."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self._modules = modules
+        self._handles: list[Any] = []
+        self._pass = make_pass(1)
+        self._row = np.empty((1, 5))
+        self.out = np.full((len(modules), 2), np.nan)
+
+    @property
+    def installed(self) -> bool:
+        """Whether a sample is under way."""
+        return bool(self._handles)
+
+    def install(self) -> None:
+        """Hook the blocks and forget the last sample."""
+        self.out.fill(np.nan)
+        for i, module in enumerate(self._modules):
+            self._handles.append(module.register_forward_hook(partial(self._leave, i)))
+
+    def remove(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _leave(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return
+        y = next(float_tensors(output), None)
+        if y is None:
+            return
+        self._pass([y.detach()], self._row)
+        self.out[index, 0] = self._row[0, NORM] / max(y.numel(), 1) ** 0.5
+        if y.requires_grad:
+            y.register_hook(partial(self._gradient, index))
+
+    def _gradient(self, index: int, gradient: torch.Tensor) -> None:
+        self._pass([gradient.detach()], self._row)
+        self.out[index, 1] = self._row[0, NORM]

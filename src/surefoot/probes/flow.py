@@ -1,0 +1,184 @@
+"""The flow probe: one step of a live training, or of a replay, measured at every module.
+
+Forward hooks and tensor hooks only: they see the same tensors that the training uses, change none
+of them, and tolerate in-place operations (`register_full_backward_hook` does not, PERFORMANCE.md).
+Tensors are measured when they pass and not kept.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from surefoot.layers import Kind, LayerTable
+from surefoot.probes import statistics
+from surefoot.probes.recurrence import through_time
+from surefoot.signals.flow import Call, Flow, TensorStats
+
+_WEIGHTED_NODES = ("Addmm", "Mm", "Bmm", "Baddbmm", "Convolution", "Linear", "Embedding", "Scaled")
+_MAX_CALLS = 20_000  # a recurrence over thousands of cell calls is sampled by its first ones
+_MAX_WALK = 64  # autograd nodes looked at for a skip connection
+_HEAD = 512  # elements compared to recognise a functional activation
+_ACTIVATIONS = {"ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
+
+
+class FlowProbe:
+    """Instruments `modules` (indexed as in `table`) between `install` and `collect`.
+
+    entries: the modules that the script called itself, in order of their first call.
+    """
+
+    def __init__(self, table: LayerTable, modules: list[nn.Module]) -> None:
+        self._table = table
+        self._modules = modules
+        self._handles: list[Any] = []
+        self._clear()
+
+    def _clear(self) -> None:
+        self._calls: list[Call] = []
+        self._open: list[tuple[int, Call | None]] = []
+        self._data: set[int] = set()
+        self._nodes: dict[Any, int] = {}
+        self._pending: tuple[Call, torch.Tensor, Any] | None = None
+        self._recurrent: list[tuple[Call, nn.Module, Any]] = []
+        self._last_grad: tuple[Any, TensorStats] | None = None
+        self.entries: list[int] = []
+
+    def install(self) -> None:
+        """Put the hooks in place."""
+        for i, module in enumerate(self._modules):
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
+            self._handles += [
+                module.register_forward_pre_hook(partial(self._enter, i), with_kwargs=True),
+                module.register_forward_hook(partial(self._leave, i), with_kwargs=True),
+            ]
+
+    def remove(self) -> None:
+        """Take every hook away; what was measured stays until `collect`."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def collect(self, step: int, replayed: bool = False) -> Flow:
+        """The flow seen since `install`; removes the hooks and forgets everything."""
+        self.remove()
+        for call, module, x in self._recurrent:
+            call.through_time = through_time(module, x)
+        flow = Flow(step, self._calls, replayed)
+        entries = self.entries
+        self._clear()
+        self.entries = entries
+        return flow
+
+    def _enter(self, layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
+        call = None
+        usable = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        # During backward, checkpointing runs forwards again: they were already seen.
+        if usable and torch._C._current_graph_task_id() == -1 and len(self._calls) < _MAX_CALLS:
+            call = self._begin(layer, module, args, kwargs)
+        self._open.append((layer, call))
+
+    def _begin(self, layer: int, module: nn.Module, args: Any, kwargs: Any) -> Call:
+        call = Call(layer, len(self._calls), depth=len(self._open))
+        if call.depth == 0 and layer not in self.entries:
+            self.entries.append(layer)
+        x = next(statistics.float_tensors((args, kwargs)), None)
+        if x is not None:
+            call.input = statistics.tensor_stats(x)
+            call.batch = x.shape[0] if x.dim() else 1
+            if call.depth == 0:
+                self._data.add(_storage(x))
+            call.connected = x.requires_grad or _storage(x) in self._data
+            self._see_activation(x)
+            if x.requires_grad:
+                x.register_hook(partial(self._gradient, call, "grad_input"))
+                self._see_skip(call, x.grad_fn)
+            if isinstance(module, nn.RNNBase):
+                self._recurrent.append((call, module, x.detach()))
+        self._calls.append(call)
+        return call
+
+    def _leave(self, layer: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        # A forward that raised leaves its entry open: drop such entries on the way.
+        while self._open:
+            opened, call = self._open.pop()
+            if opened == layer:
+                break
+        else:
+            return
+        y = next(statistics.float_tensors(output), None)
+        if call is None or y is None:
+            return
+        call.output = statistics.tensor_stats(y)
+        if y.requires_grad:
+            y.register_hook(partial(self._gradient, call, "grad_output"))
+        info = self._table.layers[layer]
+        if info.kind is not Kind.EMBEDDING:
+            call.cosine = statistics.mean_cosine(y)
+        if info.leaf:
+            self._see_leaf(call, info.kind, module, y)
+
+    def _see_leaf(self, call: Call, kind: Kind, module: nn.Module, y: torch.Tensor) -> None:
+        if kind is Kind.ACTIVATION:
+            name = _ACTIVATIONS.get(type(module).__name__)
+            call.activation = name or type(module).__name__.lower()
+            call.frozen = statistics.frozen_share(name, y) if name else None
+        weight = getattr(module, "weight", None)
+        if kind.weighted and isinstance(weight, torch.Tensor):
+            call.weight_norm = statistics.tensor_stats(weight).norm
+            transposed = type(module).__name__ == "Conv1D" or "Transpose" in type(module).__name__
+            call.weight_rows = weight.shape[1 if transposed else 0]
+        if kind.weighted or kind is Kind.NORMALIZATION:
+            # A copy: a functional in-place activation may overwrite the output itself.
+            self._pending = (call, y.detach().flatten()[:_HEAD].clone(), y.shape)
+
+    def _see_activation(self, x: torch.Tensor) -> None:
+        """Recognise a functional activation between the last affine output and this input."""
+        if self._pending is None:
+            return
+        call, before, shape = self._pending
+        if x.shape == shape:
+            after = x.detach().flatten()[:_HEAD]
+            call.activation = statistics.recognise_activation(before, after)
+            if call.activation is not None:
+                call.frozen = statistics.frozen_share(call.activation, x)
+        self._pending = None
+
+    def _see_skip(self, call: Call, start: Any) -> None:
+        """Mark the calls that a weight-free path to this call's input leads past."""
+        seen, queue = {start}, [start]
+        earliest = call.order
+        while queue and len(seen) < _MAX_WALK:
+            node = queue.pop(0)
+            if node is None:
+                continue
+            if node is not start and node in self._nodes:
+                earliest = min(earliest, self._nodes[node])
+                continue  # what lies before that point was walked from there
+            if node.name().rpartition("::")[2].startswith(_WEIGHTED_NODES):
+                continue
+            for following, _ in node.next_functions:
+                if following is not None and following not in seen:
+                    seen.add(following)
+                    queue.append(following)
+        between = self._calls[earliest : call.order]
+        if any(self._table.layers[c.layer].kind.weighted for c in between):
+            for passed in between:
+                passed.identity = True
+        if start is not None:
+            self._nodes.setdefault(start, call.order)
+
+    def _gradient(self, call: Call, field: str, gradient: torch.Tensor) -> None:
+        if self._last_grad is None or self._last_grad[0] is not gradient:
+            self._last_grad = (gradient, statistics.tensor_stats(gradient))
+        stats = self._last_grad[1]
+        if getattr(call, field) is None:
+            setattr(call, field, stats)
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0

@@ -1,0 +1,239 @@
+"""Replay: one step's forward and backward again, fully instrumented, outside of the run.
+
+While a run goes on, an entry tap keeps what the replay needs: references to the inputs of the
+modules that the script calls, the RNG state, and the gradient that arrived at their outputs. On an
+alarm, before the optimizer acts, the step is run again on the still unchanged parameters. RNG,
+buffers, module attributes, `.grad` and the user's parameter hooks are left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from surefoot.layers import LayerTable
+from surefoot.probes.flow import FlowProbe
+from surefoot.probes.origin import Origin, OriginMode
+from surefoot.probes.statistics import float_tensors
+from surefoot.signals.flow import Flow
+
+_MAX_ENTRIES = 8  # calls of entry modules kept in one step (micro-batches)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One call of an entry module: all that is needed to make it again."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    versions: list[int]
+    rng: torch.Tensor
+    autocast: tuple[bool, torch.dtype]
+    training: bool
+    output_gradients: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
+class EntryTap:
+    """Keeps the current step's entries; `clear` after each optimizer step. About 5 us a call."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self.entries: list[Entry] = []
+        self.inputs: list[torch.Tensor] = []
+        self.overflowed = False
+        self.paused = False
+        self._handles: list[Any] = []
+        self._pending: list[Entry] = []
+        for module in modules:
+            self._handles += [
+                module.register_forward_pre_hook(self._before, with_kwargs=True),
+                module.register_forward_hook(self._after),
+            ]
+
+    def remove(self) -> None:
+        """Take the hooks away and forget everything."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the step's entries, so that its tensors can be freed."""
+        self.entries.clear()
+        self._pending.clear()
+        self.inputs.clear()
+        self.overflowed = False
+
+    def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if self.paused or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return
+        if self._pending or len(self.entries) >= _MAX_ENTRIES:
+            self.overflowed = self.overflowed or not self._pending
+            return
+        leaves = _tensors((args, kwargs))
+        self.inputs += [t for t in leaves if t.is_floating_point()]
+        entry = Entry(
+            module,
+            args,
+            kwargs,
+            [t._version for t in leaves],
+            torch.get_rng_state(),
+            (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
+            module.training,
+        )
+        self._pending.append(entry)
+
+    def _after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not self._pending or self._pending[-1].module is not module:
+            return
+        entry = self._pending.pop()
+        self.entries.append(entry)
+        for i, tensor in enumerate(_tensors(output)):
+            if tensor.requires_grad:
+                tensor.register_hook(partial(_keep_gradient, entry, i))
+
+
+def _keep_gradient(entry: Entry, index: int, gradient: torch.Tensor) -> None:
+    entry.output_gradients[index] = gradient
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    if type(tree) is tuple and len(tree) == 2 and tree[1] == {} and type(tree[0]) is tuple:
+        # (args, kwargs) of the usual call: no need for the general walk
+        if all(isinstance(x, torch.Tensor) for x in tree[0]):
+            return list(tree[0])
+    return [t for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a replay gave: the flow, and whether its gradients equal the step's bit for bit."""
+
+    flow: Flow
+    exact: bool
+
+
+def replay(
+    step: int,
+    entries: list[Entry],
+    table: LayerTable,
+    modules: list[nn.Module],
+    gradients: dict[int, torch.Tensor],
+) -> Replay | str:
+    """Run the entries again under a flow probe; a string says why it was refused.
+
+    `gradients` maps id(parameter) to the step's own gradient, to compare with. Costs about two
+    forward and backward passes.
+    """
+    used = [e for e in entries if e.output_gradients]
+    if not used:
+        return "no module call of this step received a gradient"
+    for entry in used:
+        if [t._version for t in _tensors((entry.args, entry.kwargs))] != entry.versions:
+            return "an input of the step was changed in place after it was used"
+        if entry.module.training != entry.training:
+            return "the model changed between training and evaluation mode"
+    probe = FlowProbe(table, modules)
+    with _set_aside(modules) as aliases:
+        mode = OriginMode(lambda: next((i for i, c in reversed(probe._open) if c), None))
+        probe.install()
+        found: dict[int, torch.Tensor] = {}
+        origin: Origin | None = None
+        try:
+            for entry in used:
+                origin = origin or _nonfinite_input(entry) or _run(entry, mode, aliases, found)
+        finally:
+            flow = probe.collect(step, replayed=True)
+    flow.origin = origin.to_json() if origin is not None else None
+    exact = bool(found) and all(
+        k in gradients and torch.equal(torch.nan_to_num(g), torch.nan_to_num(gradients[k]))
+        for k, g in found.items()
+    )
+    return Replay(flow, exact)
+
+
+def _nonfinite_input(entry: Entry) -> Origin | None:
+    for tensor in float_tensors((entry.args, entry.kwargs)):
+        if not bool(torch.isfinite(tensor).all()):
+            return Origin("input", "input", None, dtype=str(tensor.dtype).removeprefix("torch."))
+    return None
+
+
+def _run(
+    entry: Entry,
+    mode: OriginMode,
+    aliases: dict[int, torch.Tensor],
+    found: dict[int, torch.Tensor],
+) -> Origin | None:
+    """One entry forward and backward; adds its parameter gradients to `found` by parameter id."""
+    torch.set_rng_state(entry.rng)
+    fresh = {
+        id(t): t.detach().requires_grad_(t.requires_grad)
+        for t in _tensors((entry.args, entry.kwargs))
+    }
+    args, kwargs = tree_map(
+        lambda x: fresh[id(x)] if isinstance(x, torch.Tensor) else x, (entry.args, entry.kwargs)
+    )
+    enabled, dtype = entry.autocast
+    with torch.enable_grad(), torch.autocast("cpu", dtype=dtype, enabled=enabled), mode:
+        outputs = _tensors(entry.module(*args, **kwargs))
+    origin = mode.forward_origin()
+    pairs = [(outputs[i], g) for i, g in entry.output_gradients.items() if i < len(outputs)]
+    if origin is None and any(not bool(torch.isfinite(g).all()) for _, g in pairs):
+        origin = Origin("loss", "loss", None)
+    mode.follow_backward([y for y, _ in pairs])
+    leaves = [*aliases.values(), *(t for t in fresh.values() if t.requires_grad)]
+    made = torch.autograd.grad(
+        [y for y, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True
+    )
+    for key, g in zip(aliases, made, strict=False):
+        if g is not None:
+            found[key] = found[key] + g if key in found else g
+    return origin or mode.backward_origin()
+
+
+@contextlib.contextmanager
+def _set_aside(modules: list[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
+    """Swap parameters for aliases and buffers for copies; restore those and all state after.
+
+    Yields id(parameter) -> alias. An alias shares the parameter's memory but none of its hooks.
+    """
+    saved = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in modules]
+    aliases: dict[int, torch.Tensor] = {}
+    copies: dict[int, torch.Tensor] = {}
+    state = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        for module, _, parameters, buffers in saved:
+            for name, p in parameters.items():
+                if p is not None and p.requires_grad:
+                    alias = aliases.setdefault(id(p), nn.Parameter(p.detach()))
+                    module._parameters[name] = alias  # pyrefly: ignore
+            for name, b in buffers.items():
+                if b is not None:
+                    module._buffers[name] = copies.setdefault(id(b), b.detach().clone())
+            if isinstance(module, nn.RNNBase):
+                names = module.__dict__["_flat_weights_names"]
+                module.__dict__["_flat_weights"] = [getattr(module, n) for n in names]
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield aliases
+    finally:
+        for module, attributes, parameters, buffers in saved:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            module._parameters.update(parameters)
+            module._buffers.update(buffers)
+        torch.set_rng_state(state[0])
+        random.setstate(state[1])
+        np.random.set_state(state[2])

@@ -1,0 +1,113 @@
+"""Statistics of one activation tensor, for instrumented steps only (not the hot path)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves
+
+from surefoot.kernels import make_pass
+from surefoot.signals.flow import TensorStats
+
+_SAMPLES = 64  # samples compared by `mean_cosine`
+_FEATURES = 8192  # features a sample is compared on
+_ROW = np.empty((1, 5))
+_PASS = make_pass(1)
+
+
+def tensor_stats(tensor: torch.Tensor) -> TensorStats:
+    """One pass over a tensor: see TensorStats."""
+    _PASS([tensor.detach()], _ROW)
+    norm, maxabs, mean, nonfinite, zeros = _ROW[0].tolist()
+    return TensorStats(norm, maxabs, mean, int(nonfinite), int(zeros), tensor.numel())
+
+
+def float_tensors(tree: Any) -> Iterator[torch.Tensor]:
+    """The floating-point tensors inside arguments or outputs of any nesting, in order."""
+    if isinstance(tree, torch.Tensor):
+        leaves: Any = (tree,)
+    else:
+        leaves = tree_leaves(tree)
+    return (t for t in leaves if isinstance(t, torch.Tensor) and t.is_floating_point())
+
+
+def mean_cosine(output: torch.Tensor) -> float | None:
+    """Mean cosine over pairs of different samples of `output` [B, ...]; None for B < 4.
+
+    1 means that all samples look alike: a collapsed representation. From the identity
+    sum_{i != j} u_i.u_j = ||sum_i u_i||^2 - B for unit vectors u. Non-finite samples give None.
+
+    >>> round(mean_cosine(torch.eye(8)), 6) + 0.0
+    0.0
+    """
+    if output.dim() < 2 or output.shape[0] < 4:
+        return None
+    x = output.detach()[:_SAMPLES].flatten(1)[:, :_FEATURES].double()
+    norms = x.norm(dim=1, keepdim=True)
+    x = x[(norms[:, 0] > 0) & torch.isfinite(norms[:, 0])]
+    b = x.shape[0]
+    if b < 4:
+        return None
+    x = x / x.norm(dim=1, keepdim=True)
+    return float((x.sum(0).square().sum() - b) / (b * (b - 1)))
+
+
+def frozen_share(name: str, output: torch.Tensor) -> float | None:
+    """Share of units whose slope is under 5 % of the largest on every sample of the batch.
+
+    A unit is a feature [B, F], a channel [B, C, ...spatial], or a feature of [B, T, F]. Known for
+    relu, tanh and sigmoid; None for other activations and for fewer than 8 samples.
+    """
+    y = output.detach()
+    if y.dim() < 2 or y.shape[0] < 8:
+        return None
+    if name == "relu":
+        asleep = y == 0
+    elif name == "tanh":
+        asleep = 1 - y.square() < 0.05
+    elif name == "sigmoid":
+        asleep = y * (1 - y) < 0.0125
+    else:
+        return None
+    unit = 1 if y.dim() != 3 else 2
+    axes = [d for d in range(y.dim()) if d != unit]
+    return float(asleep.all(dim=axes[0]).float().mean()) if len(axes) == 1 else _all(asleep, axes)
+
+
+def _all(asleep: torch.Tensor, axes: list[int]) -> float:
+    for axis in sorted(axes, reverse=True):
+        asleep = asleep.all(dim=axis)
+    return float(asleep.float().mean())
+
+
+_CANDIDATES = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "gelu": torch.nn.functional.gelu,
+    "silu": torch.nn.functional.silu,
+    "leaky_relu": torch.nn.functional.leaky_relu,
+    "elu": torch.nn.functional.elu,
+    "selu": torch.nn.functional.selu,
+    "softplus": torch.nn.functional.softplus,
+    "sin": torch.sin,
+    "square": torch.square,
+}
+
+
+def recognise_activation(before: torch.Tensor, after: torch.Tensor) -> str | None:
+    """The name of the elementwise function that made `after` from `before`, None if unknown.
+
+    Both are the same few hundred elements, flattened. Values all zero tell nothing.
+    """
+    if before.shape != after.shape or not before.numel() or not bool((before != 0).any()):
+        return None
+    if torch.equal(before, after):
+        return None
+    for name, function in _CANDIDATES.items():
+        if torch.allclose(function(before), after, rtol=1e-4, atol=1e-6):
+            return name
+    return None

@@ -1,0 +1,243 @@
+"""Reading a run folder back: live, ended, killed, or a stranger's.
+
+What is read is bounded: text in bytes, rows by streaming them into a fixed number of buckets, so
+that memory depends on the chart and not on the length of the run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surefoot.findings import Report
+from surefoot.layers import Kind, Layer, LayerTable
+from surefoot.record import blob
+from surefoot.record.conform import checker, clean
+from surefoot.record.data import Event, RunData
+from surefoot.record.database import open_reader
+from surefoot.record.folder import read_facts, read_report
+from surefoot.record.schema import RecordError, Steps, require
+from surefoot.record.series import Series
+from surefoot.signals.flow import Flow
+
+_SERIES_BYTES = 128 << 20
+_PIECE_BYTES = 4 << 20
+_EVENTS = 8000
+_FLOWS = 64
+_SUSPECT = re.compile(r"\\u|[\x7f-\x9f]|[0-9]{300}")
+_CUT_OFF = (
+    "the run has no verdict yet: it is still going on, or was cut off. "
+    "Next: let it end, or run it again under surefoot run"
+)
+
+
+def read_run(folder: Path, training: int | None = None, buckets: int = 1024) -> RunData:
+    """The record of one training, by default of the one with most steps in its run.
+
+    Series are thinned to at most `buckets` buckets, evenly over the steps, keeping low, high and
+    last (fewer where 128 MiB would not hold them). A run without a report, because it is live or
+    was killed, has an inconclusive one that says so.
+
+    Raises RecordError for a folder that is missing, foreign, of a newer surefoot or damaged, and
+    for a training that it does not hold.
+    """
+    if buckets < 1:
+        raise ValueError(f"expected at least 1 bucket, got {buckets}")
+    folder = Path(folder)
+    with open_reader(folder) as connection:
+        facts = read_facts(connection)
+        environment = _loads(facts.get("environment", "{}"))
+        chosen = _choose(connection, training)
+        layers, steps = _declaration(connection, chosen)
+        _valid(environment, dict[str, Any])
+        return RunData(
+            name=folder.resolve().name,
+            report=_report(connection, folder, chosen),
+            layers=layers,
+            series=_read_series(connection, steps, buckets) if steps else {},
+            flows=_flows(connection, chosen, len(layers.layers)),
+            events=_events(connection, chosen),
+            environment=environment,
+        )
+
+
+def _choose(connection: sqlite3.Connection, training: int | None) -> int:
+    """The training asked for, or the one with most steps; 0 of a run that declared none."""
+    known = connection.execute(
+        "SELECT id FROM training LEFT JOIN progress ON progress.training = id "
+        "ORDER BY COALESCE(rows, 0) DESC, id LIMIT 1024"
+    ).fetchall()
+    numbers = [number for (number,) in known]
+    if training is None:
+        return numbers[0] if numbers else 0
+    if training not in numbers:
+        held = ", ".join(str(number) for number in sorted(numbers)) or "none"
+        raise RecordError(f"holds no training {training!r}; it holds: {held}")
+    return training
+
+
+def _declaration(connection: sqlite3.Connection, training: int) -> tuple[LayerTable, Steps | None]:
+    found = connection.execute(
+        "SELECT layers, families FROM training WHERE id = ?", (training,)
+    ).fetchone()
+    if found is None:  # it ended before its first step: its environment and events still tell why
+        root = Layer("", "", Kind.CONTAINER, None, True)
+        return LayerTable("model", (root,), ()), None
+    layers = _valid(LayerTable.from_json(_loads(found[0])), LayerTable)
+    count = len(layers.layers)
+    parents = [layer.parent for layer in layers.layers]
+    if not count or any(p is not None and not 0 <= p < i for i, p in enumerate(parents)):
+        raise ValueError("a layer's parent does not come before it")
+    if any(not 0 <= parameter.layer < count for parameter in layers.parameters):
+        raise ValueError("a parameter belongs to no layer")
+    steps = Steps(training, _valid(_loads(found[1]), dict[str, int]))
+    require(connection, steps.name, steps.body)
+    return layers, steps
+
+
+def _report(connection: sqlite3.Connection, folder: Path, training: int) -> Report:
+    """The final word if this is the run's only training, else the training's own."""
+    (trainings,) = connection.execute("SELECT COUNT(*) FROM training").fetchone()
+    own = connection.execute("SELECT value FROM report WHERE training = ?", (training,)).fetchone()
+    report = None
+    if own is None or trainings <= 1:
+        report = read_report(folder)
+    if report is None and own is not None:
+        report = Report.from_json(_loads(own[0]))
+    if report is None:
+        rows = connection.execute(
+            "SELECT rows FROM progress WHERE training = ?", (training,)
+        ).fetchone()
+        report = Report(steps=rows[0] if rows else 0, missing=(_CUT_OFF,))
+    data = clean(report.to_json())
+    return _valid(Report.from_json(data), Report)
+
+
+def _flows(connection: sqlite3.Connection, training: int, layers: int) -> tuple[Flow, ...]:
+    found = connection.execute(
+        "SELECT value FROM flow WHERE training = ? ORDER BY id LIMIT ?", (training, _FLOWS)
+    )
+    flows = tuple(_valid(Flow.from_json(_loads(text)), Flow) for (text,) in found)
+    if any(not 0 <= call.layer < layers for flow in flows for call in flow.calls):
+        raise ValueError("a flow names a layer that the model does not have")
+    return flows
+
+
+def _events(connection: sqlite3.Connection, training: int) -> tuple[Event, ...]:
+    found = connection.execute(
+        "SELECT step, kind, detail FROM event WHERE training = ? ORDER BY id LIMIT ?",
+        (training, _EVENTS),
+    )
+    return tuple(
+        Event(_valid(step, int), clean(_valid(kind, str)), _valid(_loads(text), dict[str, Any]))
+        for step, kind, text in found
+    )
+
+
+def _read_series(connection: sqlite3.Connection, table: Steps, buckets: int) -> dict[str, Series]:
+    first, last = _range(connection, table)
+    buckets = max(min(buckets, _SERIES_BYTES // (12 * max(table.columns, 1))), 1)
+    families = [_Family(columns) for columns in table.families.values()]
+    for rows in _pieces(connection, table, last):
+        # What the writer adds while we read falls into the last bucket.
+        places = [(min(row[1], last) - first) * buckets // (last - first + 1) for row in rows]
+        for i, family in enumerate(families, start=3):
+            measured = [k for k, row in enumerate(rows) if row[i] is not None]
+            family.extend(
+                [places[k] for k in measured],
+                [rows[k][1] for k in measured],
+                [rows[k][i] for k in measured],
+            )
+    named = zip(table.families, families, strict=True)
+    return {name: family.series() for name, family in named if family.steps}
+
+
+def _range(connection: sqlite3.Connection, table: Steps) -> tuple[int, int]:
+    """The first and the last step that are in the table now, (0, 0) of an empty one."""
+    ends = [
+        connection.execute(f"SELECT step FROM {table.name} ORDER BY id {way} LIMIT 1").fetchone()
+        for way in ("ASC", "DESC")
+    ]
+    first, last = (_valid(end[0], int) if end else 0 for end in ends)
+    return first, max(first, last)
+
+
+def _pieces(
+    connection: sqlite3.Connection, table: Steps, last: int
+) -> Iterator[list[tuple[Any, ...]]]:
+    """Rows in order up to a step, in short reads: a long one would keep the log from ending.
+
+    Between two of them the writer may merge buckets; the merged one has the id of its last row, so
+    going on after an id meets every step at least once.
+    """
+    after = 0
+    limit = min(max(_PIECE_BYTES // (12 * table.columns + 64), 1), 1024)
+    while True:
+        rows = connection.execute(table.select(), (after, limit)).fetchall()
+        for row in rows:
+            identity, _, count = (_valid(value, int) for value in row[:3])
+            if identity <= after or count < 0:
+                raise ValueError("the rows are out of order")
+            after = identity
+        yield rows
+        if len(rows) < limit or rows[-1][1] > last:
+            return
+
+
+class _Family:
+    """The buckets of one family while they are gathered; a place [0, buckets) makes a bucket."""
+
+    __slots__ = ("_columns", "_parts", "_place", "steps")
+
+    def __init__(self, columns: int) -> None:
+        self._columns = columns
+        self._place = -1  # of the newest bucket
+        self._parts: list[np.ndarray] = []  # stacks [3, B, C]
+        self.steps: list[int] = []
+
+    def extend(self, places: list[int], steps: list[int], blobs: list[object]) -> None:
+        if not places:
+            return
+        stack = blob.unpack(blobs, self._columns)
+        if places[0] <= self._place:  # the piece goes on with the newest bucket
+            newest = self._parts.pop()
+            self._parts.append(newest[:, :-1])
+            stack = np.concatenate([newest[:, -1:], stack], axis=1)
+            places, steps = [self._place, *places], [self.steps.pop(), *steps]
+        starts = [0]
+        for k, place in enumerate(places):
+            if place > places[starts[-1]]:
+                starts.append(k)
+        self._parts.append(blob.merge(stack, starts))
+        self._place = places[starts[-1]]
+        self.steps += [steps[k - 1] for k in (*starts[1:], len(steps))]
+
+    def series(self) -> Series:
+        steps = np.array(self.steps, np.int64)
+        same = all(part.strides[0] == 0 for part in self._parts if part.size)
+        last = np.concatenate([part[2] for part in self._parts])
+        if same:  # every row stands for itself
+            return Series(steps, last, last, last)
+        low, high = (np.concatenate([part[i] for part in self._parts]) for i in (0, 1))
+        return Series(steps, low, high, last)
+
+
+def _loads(text: Any) -> Any:
+    """JSON from the file; a MemoryError is impossible here, for its length is bounded."""
+    if not isinstance(text, str):
+        raise ValueError(f"expected JSON text, got {type(text).__name__}")
+    data = json.loads(text)
+    return clean(data) if _SUSPECT.search(text) else data
+
+
+def _valid(value: Any, hint: Any) -> Any:
+    """The value itself, if it is what its type says; raises ValueError otherwise."""
+    if not checker(hint)(value):
+        raise ValueError(f"expected a {getattr(hint, '__name__', hint)}, got something else")
+    return value

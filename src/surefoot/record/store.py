@@ -1,0 +1,243 @@
+"""The writer thread's side of the database: small transactions, room made before each.
+
+Nothing here is called from the trainer's thread.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from surefoot.record import blob
+from surefoot.record.backlog import Item, Row, Text
+from surefoot.record.compaction import Compaction
+from surefoot.record.database import PAGE, transaction
+from surefoot.record.schema import Steps
+
+_CHECKPOINT_SECONDS = 5.0  # between moves of the log into the file: what a power cut may cost
+_TRANSACTION_BYTES = 2 << 20
+_FLOWS = 64  # a training keeps its first and its newest instrumented steps
+_EVENTS = (1000, 4000)  # first and newest kept, of all trainings
+_VARIABLES = 999  # in one statement, SQLite's oldest default
+_INSERTS = {
+    "training": "INSERT OR REPLACE INTO training VALUES (?, ?, ?)",
+    "report": "INSERT OR REPLACE INTO report VALUES (?, ?)",
+    "run": "INSERT OR REPLACE INTO run VALUES (?, ?)",
+    "event": "INSERT INTO event VALUES (NULL, ?, ?, ?, ?)",
+    "flow": "INSERT INTO flow VALUES (NULL, ?, ?)",
+}
+
+
+class Store:
+    """Writes batches of items so that the folder stays under `limit` bytes, log included.
+
+    `committed` maps each training to the last step that a transaction has made safe.
+    `lost` counts rows for which, with everything merged, there was still no room.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        limit: int,
+        committed: dict[int, int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connection = connection
+        self._limit = limit
+        self._pages = (limit - wal_bytes(limit) - (128 << 10)) * 15 // 16 // PAGE
+        self._transaction_bytes = min(_TRANSACTION_BYTES, wal_bytes(limit) // 4)
+        self._tables: dict[int, Steps] = {}
+        self._compaction = Compaction(connection, self._tables, self._transaction_bytes)
+        self._rows: dict[int, int] = {}
+        self._flows: dict[int, list[tuple[int, int]]] = {}  # per training: (id, bytes)
+        self._events = 0
+        self._melted: dict[int, tuple[int, int]] = {}  # per training: (id of the event, steps)
+        self._clock = clock
+        self._checkpoint = clock()
+        self.committed = committed
+        self.lost = 0
+
+    def write(self, batch: deque[Item], melted: Mapping[int, int]) -> None:
+        """Commit a batch, oldest first; what is committed leaves `batch`, whatever happens then.
+
+        `melted` counts per training the steps that lost their own row so far. Raises sqlite3.Error.
+        """
+        while batch:
+            chunk, size = self._chunk(batch)
+            room = self._make_room(size)
+            with transaction(self._connection):
+                self._apply(chunk, room)
+                self._note_melted(melted)
+            for item in chunk:
+                batch.popleft()
+                if isinstance(item, Row) and room:
+                    self.committed[item.training] = item.step
+        if self._clock() - self._checkpoint > _CHECKPOINT_SECONDS:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._checkpoint = self._clock()
+
+    def close(self, complete: bool) -> None:
+        """Close the database; if complete, as one plain file without a log, for any medium."""
+        try:
+            if complete:
+                self._connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+        except sqlite3.Error:
+            pass  # a reader has it open: the log stays beside the file, which every reader knows
+        finally:
+            self._connection.close()
+
+    def _chunk(self, batch: deque[Item]) -> tuple[list[Item], int]:
+        """The head of a batch that makes one small transaction, and its size in bytes."""
+        chunk: list[Item] = []
+        size = 0
+        for item in batch:
+            if chunk and size + item.size > self._transaction_bytes:
+                break
+            chunk.append(item)
+            size += item.size
+        return chunk, size
+
+    def _make_room(self, size: int) -> bool:
+        """Merge old buckets until `size` bytes fit under the limit; False if they cannot."""
+        need = size * 9 // 8 // PAGE + 4
+        while not self._fits(need):
+            width = self._compaction.width
+            if not self._compaction.piece():
+                return False
+            if self._compaction.width != width:
+                self._announce_width()
+        return True
+
+    def _fits(self, need: int) -> bool:
+        (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
+        (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        return pages + max(0, need - free) <= self._pages
+
+    def _announce_width(self) -> None:
+        detail = {
+            "reason": f"the record reached its size limit of {self._limit >> 20} MiB",
+            "rows_per_bucket": self._compaction.width,
+        }
+        with transaction(self._connection):
+            for training, step in self.committed.items():
+                self._insert_event(training, step, "thinned", detail)
+
+    def _note_melted(self, melted: Mapping[int, int]) -> None:
+        """Keep one event a training that says how many steps were melted together so far."""
+        for training, steps in list(melted.items()):
+            identity, known = self._melted.get(training, (0, 0))
+            if steps == known or training not in self._tables:
+                continue
+            detail = {"reason": "the disk did not keep up with the training", "steps": steps}
+            if not known:
+                step = self.committed.get(training, 0)
+                identity = self._insert_event(training, step, "thinned", detail)
+            self._connection.execute(
+                "UPDATE event SET detail = ? WHERE id = ?", (json.dumps(detail), identity)
+            )
+            self._melted[training] = (identity, steps)
+
+    def _insert_event(self, training: int, step: int, kind: str, detail: dict[str, Any]) -> int:
+        cursor = self._connection.execute(
+            _INSERTS["event"], (training, step, kind, json.dumps(detail))
+        )
+        return cursor.lastrowid or 0
+
+    def _apply(self, chunk: list[Item], room: bool) -> None:
+        rows: dict[int, list[Row]] = {}
+        for item in chunk:
+            if isinstance(item, Row):
+                rows.setdefault(item.training, []).append(item)
+            else:
+                self._insert_text(item)
+        for training, of_training in rows.items():
+            if room:
+                self._insert_rows(self._tables[training], of_training)
+            else:
+                self.lost += len(of_training)
+
+    def _insert_text(self, item: Text) -> None:
+        if item.steps is not None and item.steps.training not in self._tables:
+            item.steps.create(self._connection)
+            self._tables[item.steps.training] = item.steps
+        cursor = self._connection.execute(_INSERTS[item.table], item.values)
+        if item.table == "flow":
+            flows = self._flows.setdefault(item.values[0], [])
+            flows.append((cursor.lastrowid or 0, item.size))
+            self._prune_flows()
+        elif item.table == "event":
+            self._events += 1
+            if self._events % _EVENTS[0] == 0:
+                self._prune_events()
+
+    def _prune_flows(self) -> None:
+        """Let go of the second oldest of the training that has most, until they fit."""
+        while True:
+            flows = max(self._flows.values(), key=len)
+            size = sum(size for kept in self._flows.values() for _, size in kept)
+            if len(flows) <= 2 or (len(flows) <= _FLOWS and size <= self._limit // 8):
+                return
+            identity, _ = flows.pop(1)
+            self._connection.execute("DELETE FROM flow WHERE id = ?", (identity,))
+
+    def _prune_events(self) -> None:
+        first, newest = _EVENTS
+        self._connection.execute(
+            "DELETE FROM event WHERE id > ? AND id <= (SELECT MAX(id) FROM event) - ?",
+            (first, newest),
+        )
+
+    def _count(self, training: int, rows: list[Row]) -> list[int]:
+        """The steps that each row adds: none if its one step was begun by the row before it."""
+        before = [self.committed.get(training), *(row.step for row in rows)]
+        return [
+            0 if row.rows == 1 and row.step == step else row.rows
+            for row, step in zip(rows, before, strict=False)
+        ]
+
+    def _insert_rows(self, table: Steps, rows: list[Row]) -> None:
+        """Insert many rows with few statements.
+
+        Each statement lets go of Python's lock and has to win it back from the trainer, so rows go
+        in powers of two at a time: few different texts, and SQLite prepares each of them once.
+        """
+        families = [
+            blob.narrow([row.blobs[i] for row in rows], columns)
+            for i, columns in enumerate(table.families.values())
+        ]
+        counts = self._count(table.training, rows)
+        whole = [
+            (None, row.step, count, *blobs)
+            for row, count, *blobs in zip(rows, counts, *families, strict=True)
+        ]
+        start = 0
+        for count in _powers(len(rows), _VARIABLES // (3 + len(table.families))):
+            values = list(chain.from_iterable(whole[start : start + count]))
+            self._connection.execute(table.insert(count), values)
+            start += count
+        total = self._rows.get(table.training, 0) + sum(counts)
+        self._connection.execute(
+            "INSERT OR REPLACE INTO progress VALUES (?, ?, ?)",
+            (table.training, total, rows[-1].step),
+        )
+        self._rows[table.training] = total
+
+
+def wal_bytes(limit: int) -> int:
+    """The share of a folder's limit that the write-ahead log may take."""
+    return min(limit // 8, 8 << 20)
+
+
+def _powers(count: int, most: int) -> Iterator[int]:
+    """Powers of two that sum to `count`, largest first, none above `most`."""
+    power = 1 << (most.bit_length() - 1)
+    while count:
+        while power > count:
+            power //= 2
+        yield power
+        count -= power

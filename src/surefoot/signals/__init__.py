@@ -1,0 +1,30 @@
+"""What is measured, one file a quantity: formula, columns, unit, cost, source.
+
+To add one, write its file and add its line to QUANTITIES; the record, the documentation page and
+the shared tests pick it up from there.
+"""
+
+from __future__ import annotations
+
+from surefoot.signals.blocks import BLOCK_SCALE
+from surefoot.signals.gradients import GRADIENT_DETAIL, GRADIENT_NORM
+from surefoot.signals.inputs import INPUT
+from surefoot.signals.learning_rates import LEARNING_RATE
+from surefoot.signals.loss import LOSS
+from surefoot.signals.quantity import Axis, Quantity
+from surefoot.signals.updates import UPDATE_RATIO
+
+QUANTITIES: dict[str, Quantity] = {
+    q.name: q
+    for q in (
+        LOSS,
+        LEARNING_RATE,
+        INPUT,
+        GRADIENT_NORM,
+        GRADIENT_DETAIL,
+        UPDATE_RATIO,
+        BLOCK_SCALE,
+    )
+}
+
+__all__ = ["QUANTITIES", "Axis", "Quantity"]

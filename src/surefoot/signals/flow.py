@@ -1,0 +1,94 @@
+"""One step seen in full: every module's input, output and gradients, in execution order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class TensorStats:
+    """A tensor in six numbers, over its finite elements.
+
+    norm: Frobenius norm; maxabs: largest magnitude; mean; nonfinite and zeros: element counts;
+    numel: all elements.
+    """
+
+    norm: float
+    maxabs: float
+    mean: float
+    nonfinite: int
+    zeros: int
+    numel: int
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the finite elements, 0 if there is none."""
+        finite = self.numel - self.nonfinite
+        return self.norm / finite**0.5 if finite > 0 else 0.0
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of one module: forward statistics, then what backward brought to it.
+
+    layer: index into the LayerTable; order: place in execution order of calls (entry order);
+    grad_input and grad_output: the loss gradient with respect to the call's first input tensor and
+    first output tensor (total derivatives: a tensor used twice sums its uses).
+    cosine: mean cosine between different samples' outputs (1 = all samples look alike).
+    frozen: share of units whose slope is under 5 % of the largest on every sample.
+    connected: the input carries a gradient, or is (a view of) what entered the model.
+    depth: nesting, 0 for a module that the script itself calls.
+    identity: a path without weights leads past this call (a skip connection).
+    through_time: for a recurrent module, log10 ||d h_last / d h_t|| for up to 64 evenly spaced t.
+    weight_norm: Frobenius norm of the module's own weight matrix; weight_rows: its fan-out.
+    activation: name of the elementwise function seen between this output and the next module.
+    """
+
+    layer: int
+    order: int
+    input: TensorStats | None = None
+    output: TensorStats | None = None
+    grad_input: TensorStats | None = None
+    grad_output: TensorStats | None = None
+    batch: int = 0
+    cosine: float | None = None
+    frozen: float | None = None
+    connected: bool = True
+    depth: int = 0
+    identity: bool = False
+    weight_norm: float | None = None
+    weight_rows: int | None = None
+    activation: str | None = None
+    through_time: list[float] | None = None
+
+
+@dataclass(slots=True)
+class Flow:
+    """All calls of one instrumented step. `replayed`: re-executed on alarm, not the live step.
+
+    loss: what `signals.loss.anatomy` could read of the loss, as a plain dict.
+    origin: for a non-finite step, where the first non-finite value was made, as a plain dict.
+    """
+
+    step: int
+    calls: list[Call] = field(default_factory=list)
+    replayed: bool = False
+    loss: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for the run folder."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Flow:
+        """The inverse of `to_json`; raises KeyError or TypeError when malformed."""
+        calls = []
+        for call in data["calls"]:
+            stats = {
+                k: TensorStats(**call[k]) if call[k] is not None else None
+                for k in ("input", "output", "grad_input", "grad_output")
+            }
+            calls.append(Call(**{**call, **stats}))
+        return Flow(data["step"], calls, data["replayed"], data["loss"], data["origin"])

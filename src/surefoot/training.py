@@ -1,0 +1,414 @@
+"""One training under watch: what happens at each of its steps, and what is kept of it.
+
+The hot path is `before_step` and `after_step`. In steady state it makes one native pass over the
+gradients, asks the gate, appends a row and goes; everything dearer (update ratios, block outputs,
+full flows, replays) is bought from a budget of measured time.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from surefoot.diagnosis.case import Case, Facts
+from surefoot.diagnosis.gate import Gate
+from surefoot.kernels import MAXABS, NONFINITE, NORM, make_pass
+from surefoot.layers import LayerTable, build_table
+from surefoot.probes.blocks import BlockTap, choose_blocks
+from surefoot.probes.flow import FlowProbe
+from surefoot.probes.replay import EntryTap, Replay, replay
+from surefoot.record.data import Event
+from surefoot.record.series import Thinned
+from surefoot.signals.flow import Flow
+from surefoot.signals.learning_rates import read_learning_rates
+from surefoot.signals.updates import sample_weights, update_ratios
+
+_ALLOWANCE = 0.05  # seconds of detail that any run may have
+_SHARE = 0.004  # and the share of the elapsed time on top of it
+_MAX_FLOWS = 12
+_MAX_ALARMS = 64
+_EVERY = 8  # steps between two samples once the run has begun
+
+
+class Sink(Protocol):
+    """Where rows, events and flows go; `record.Writer` is one."""
+
+    def declare(self, training: int, layers: LayerTable, families: Mapping[str, int]) -> None: ...
+    def put(self, training: int, step: int, rows: Mapping[str, np.ndarray]) -> None: ...
+    def event(self, training: int, event: Event) -> None: ...
+    def flow(self, training: int, flow: Flow) -> None: ...
+
+
+class Training:
+    """A model (or several trained together) and the optimizers that train it.
+
+    Holds no strong reference to a module, parameter or optimizer between two steps.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        models: list[nn.Module],
+        trained: list[torch.Tensor],
+        sink: Sink | None,
+        groups: int = 1,
+    ) -> None:
+        self.index = index
+        self._sink = sink
+        self.layers, modules, tensors = build_table(models, trained)
+        count = len(tensors)
+        self._modules = [weakref.ref(m) for m in modules]
+        self._tensors = [weakref.ref(t) for t in tensors]
+        self._where = {id(t): i for i, t in enumerate(tensors)}
+        self._orders: dict[int, np.ndarray] = {}
+        self._pass = make_pass(count)
+        self._out = np.empty((count, 5))
+        # One row more than parameters: an optimizer's tensors that are not in the table end there.
+        self._row = np.full((count + 1, 5), np.nan)
+        self._gate = Gate(count)
+        self._blocks = choose_blocks(self.layers)
+        self._make_series(count, groups)
+        # What is known so far; `case` hands it out as Facts.
+        self.step = 0
+        self.optimizer = ""
+        self.ended = "running"
+        self.flows: list[Flow] = []
+        self.alarms: list[Event] = []
+        self._backwards = self._carried = self._first_carried = 0
+        self._present = np.zeros(count, np.int64)
+        self._nonfinite_loss: int | None = None
+        # The step under way.
+        self._stepped: set[int] = set()
+        self._probe: FlowProbe | None = None
+        self._tap: EntryTap | None = None
+        self._block_tap: BlockTap | None = None
+        self._weights: list[torch.Tensor] = []
+        self._sampled: list[torch.Tensor] = []
+        self._versions: tuple[Any, int, int] | None = None
+        self._began = self._last = time.perf_counter()
+        self._spent = 0.0
+        self._typical = 0.0
+        self._last_sample = -_EVERY
+        self.loss: float | None = None
+        self.anatomy: dict[str, Any] = {}
+        if sink is not None:
+            sink.declare(index, self.layers, self._families())
+        self._arm_flow()
+
+    # -- set-up ---------------------------------------------------------------------------------
+
+    def _make_series(self, count: int, groups: int) -> None:
+        self._lr = np.full(groups, np.nan)
+        self._loss_row = np.empty(1)
+        self._input = np.full(3, np.nan)
+        self._input_row = np.empty((1, 5))
+        self._input_pass = make_pass(1)
+        # Wide tables get fewer buckets, so that memory stays near 12 MB for each.
+        buckets = int(np.clip(2_000_000 // max(count, 1), 64, 1024)) // 2 * 2
+        self._series = {
+            "loss": Thinned(1, 4096),
+            "learning_rate": Thinned(groups, 512),
+            "input": Thinned(3, 1024),
+            "gradient_norm": Thinned(count, buckets),
+            "update_ratio": Thinned(count, min(buckets, 256)),
+            "block_scale": Thinned(2 * len(self._blocks), 256),
+        }
+
+    def _families(self) -> dict[str, int]:
+        count = len(self._tensors)
+        return {
+            "loss": 1,
+            "learning_rate": len(self._lr),
+            "input": 3,
+            "gradient_norm": count,
+            "gradient_detail": 4 * count,
+            "update_ratio": count,
+            "block_scale": 2 * len(self._blocks),
+        }
+
+    def owns(self, tensors: list[torch.Tensor]) -> bool:
+        """Whether any of the tensors is a live parameter of this training."""
+        return any(
+            (i := self._where.get(id(t))) is not None and self._tensors[i]() is t for t in tensors
+        )
+
+    def lacks(self, tensors: list[torch.Tensor]) -> bool:
+        """Whether any of the tensors is not in the table."""
+        return any(id(t) not in self._where for t in tensors)
+
+    def live_parameters(self) -> list[torch.Tensor]:
+        """The parameters that still exist, for trainings without an optimizer of torch's."""
+        return [t for ref in self._tensors if (t := ref()) is not None]
+
+    def _live_modules(self) -> list[nn.Module] | None:
+        modules = [ref() for ref in self._modules]
+        return None if any(m is None for m in modules) else modules  # type: ignore[return-value]
+
+    def _arm_flow(self) -> None:
+        modules = self._live_modules()
+        if modules is not None and len(modules) <= 20_000:
+            self._probe = FlowProbe(self.layers, modules)
+            self._probe.install()
+
+    # -- events of the run ----------------------------------------------------------------------
+
+    @property
+    def wants_anatomy(self) -> bool:
+        """Whether the step under way is an instrumented one."""
+        return self._probe is not None
+
+    def before_backward(self) -> None:
+        """Notice gradients that were carried over from the step before."""
+        self._backwards += 1
+        if self._versions is None:
+            return
+        ref, version, pointer = self._versions
+        self._versions = None
+        parameter = ref()
+        gradient = parameter.grad if parameter is not None else None
+        if gradient is None or gradient._version != version or gradient.data_ptr() != pointer:
+            return
+        if not self._carried:
+            self._first_carried = self.step
+        self._carried += 1
+
+    def before_step(self, optimizer: Any, groups: list[dict[str, Any]]) -> None:
+        """Measure the gradients that the optimizer is about to use."""
+        key = id(optimizer)
+        if key in self._stepped:
+            self._commit()
+        if not self._stepped:
+            self._row.fill(np.nan)
+        self._stepped.add(key)
+        parameters = [p for g in groups for p in g["params"]]
+        order = self._order(key, parameters)
+        gradients = [p.grad for p in parameters]
+        out = self._out[: len(gradients)]
+        self._pass(gradients, out)
+        scale = getattr(optimizer, "grad_scale", None)
+        if scale is not None:  # a fused optimizer under GradScaler sees scaled gradients
+            out[:, :3] /= float(scale)
+        self._row[order] = out
+        read_learning_rates(groups[: len(self._lr)], self._lr)
+        self._read_inputs()
+        tripped = self._gate.check(self._row[:-1, NORM], self._row[:-1, NONFINITE])
+        if tripped is not None:
+            self._alarm(tripped, parameters, gradients)
+        if self._probe is not None:
+            self._finish_flow()
+        if self._sampling():
+            begin = time.perf_counter()
+            self._sampled = parameters
+            self._weights = sample_weights(parameters)
+            self._spent += time.perf_counter() - begin
+
+    def after_step(self, optimizer: Any, single: bool) -> None:
+        """Note what the optimizer did; `single`: no other optimizer shares this training."""
+        if self._weights:
+            begin = time.perf_counter()
+            row = np.full(len(self._tensors) + 1, np.nan)
+            ratios = np.empty(len(self._sampled))
+            update_ratios(self._weights, self._sampled, ratios)
+            row[self._order(id(optimizer), self._sampled)] = ratios
+            self._weights, self._sampled = [], []
+            self._put("update_ratio", row[:-1])
+            self._last_sample = self.step
+            self._spent += time.perf_counter() - begin
+        if single:
+            self._commit()
+
+    def _order(self, key: int, parameters: list[torch.Tensor]) -> np.ndarray:
+        order = self._orders.get(key)
+        if order is None or len(order) != len(parameters):
+            known = [self._where.get(id(p), -1) for p in parameters]
+            order = self._orders[key] = np.array(known, np.intp)
+        return order
+
+    def _read_inputs(self) -> None:
+        self._input.fill(np.nan)
+        tap = self._tap
+        if tap is None or not tap.inputs:
+            return
+        squares = largest = bad = count = 0.0
+        for tensor in tap.inputs[:8]:
+            self._input_pass([tensor.detach()], self._input_row)
+            norm, maxabs, _, nonfinite, _ = self._input_row[0].tolist()
+            squares, count = squares + norm * norm, count + tensor.numel()
+            largest, bad = max(largest, maxabs), bad + nonfinite
+        self._input[:] = (squares / max(count, 1.0)) ** 0.5, largest, bad
+
+    # -- detail, bought from the time budget ----------------------------------------------------
+
+    def _affordable(self, cost: float) -> bool:
+        elapsed = time.perf_counter() - self._began
+        return self._spent + cost <= _ALLOWANCE + _SHARE * elapsed
+
+    def _sampling(self) -> bool:
+        due = self.step < 4 or self.step - self._last_sample >= _EVERY
+        return due and self._affordable(0.0)
+
+    def _finish_flow(self) -> None:
+        """Collect the instrumented step that has just been measured."""
+        if self._probe is None:
+            return
+        probe, self._probe = self._probe, None
+        flow = probe.collect(self.step)
+        flow.loss, self.anatomy = self.anatomy, {}
+        self._keep(flow)
+        if self._tap is None and probe.entries:
+            modules = self._live_modules()
+            if modules is not None:
+                self._tap = EntryTap([modules[i] for i in probe.entries[:8]])
+                self._block_tap = BlockTap([modules[i] for i in self._blocks])
+
+    def _keep(self, flow: Flow) -> None:
+        if len(self.flows) >= _MAX_FLOWS:
+            del self.flows[_MAX_FLOWS // 2]  # the first ones and the latest matter most
+        self.flows.append(flow)
+        if self._sink is not None:
+            self._sink.flow(self.index, flow)
+
+    def _alarm(
+        self, tripped: np.ndarray, parameters: list[torch.Tensor], gradients: list[Any]
+    ) -> None:
+        z, factor = self._gate.scores(tripped)
+        nonfinite = self._row[tripped, NONFINITE] > 0
+        kind = "nonfinite" if nonfinite.any() else "spike"
+        detail: dict[str, Any] = {
+            "kind": kind,
+            "count": len(tripped),
+            "parameters": tripped[:256].tolist(),
+            "z": float(np.nanmax(z, initial=0.0)),
+            "factor": float(np.nanmax(factor, initial=1.0)),
+            "loss": self.loss,
+            "input": self._input.tolist(),
+        }
+        same = sum(1 for a in self.alarms if a.detail["kind"] == kind)
+        if same == 0 or (same < 8 and self._affordable(self._typical * 4)):
+            begin = time.perf_counter()
+            detail["replay"] = self._replay(parameters, gradients)
+            self._spent += time.perf_counter() - begin
+        event = Event(self.step, "alarm", detail)
+        if len(self.alarms) < _MAX_ALARMS:
+            self.alarms.append(event)
+        if self._sink is not None and same < 1000:
+            self._sink.event(self.index, event)
+
+    def _replay(self, parameters: list[torch.Tensor], gradients: list[Any]) -> str:
+        """Replay the step; returns what came of it in words."""
+        modules = self._live_modules()
+        if self._tap is None or modules is None:
+            return "the step was instrumented as it ran" if self._probe else "no entry module seen"
+        if self._tap.overflowed:
+            return "more model calls in one step than are kept"
+        own = {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
+        self._tap.paused = True
+        try:
+            result = replay(self.step, self._tap.entries, self.layers, modules, own)
+        except Exception as error:  # the user's forward may refuse to run again
+            return f"refused: {type(error).__name__}: {error}"
+        finally:
+            self._tap.paused = False
+        if isinstance(result, Replay):
+            result.flow.loss = dict(self.anatomy)
+            self._keep(result.flow)
+            return "exact" if result.exact else "not bit-identical"
+        return result
+
+    # -- the end of a step ----------------------------------------------------------------------
+
+    def _put(self, name: str, row: np.ndarray) -> None:
+        self._series[name].append(self.step, row)
+        if self._sink is not None:
+            self._sink.put(self.index, self.step, {name: row})
+
+    def _commit(self) -> None:
+        """Close the step: one row into memory and one into the record, then get ready."""
+        self._stepped.clear()
+        # NaN stands for "not seen", so a loss that is itself NaN is kept as infinite.
+        loss = self.loss
+        self._loss_row[0] = np.nan if loss is None else loss if np.isfinite(loss) else np.inf
+        if self._loss_row[0] == np.inf and self._nonfinite_loss is None:
+            self._nonfinite_loss = self.step
+        norms = self._row[:-1, NORM]
+        self._present += norms == norms
+        rows = {
+            "loss": self._loss_row,
+            "learning_rate": self._lr,
+            "input": self._input,
+            "gradient_norm": norms,
+        }
+        for name, row in rows.items():
+            self._series[name].append(self.step, row)
+        if self._block_tap is not None and self._block_tap.installed:
+            self._block_tap.remove()
+            rows["block_scale"] = self._block_tap.out.reshape(-1)
+            self._series["block_scale"].append(self.step, rows["block_scale"])
+        if self._sink is not None:
+            rows["gradient_detail"] = self._row[:-1, MAXABS:].reshape(-1)
+            self._sink.put(self.index, self.step, rows)
+        if self._tap is not None:
+            self._tap.clear()
+        self._prepare_next()
+
+    def _prepare_next(self) -> None:
+        self._remember_gradient()
+        now = time.perf_counter()
+        took = now - self._last
+        self._typical = took if not self._typical else 0.9 * self._typical + 0.1 * took
+        self._last = now
+        self.step += 1
+        self.anatomy = {}
+        power = self.step >= 4 and (self.step & (self.step - 1)) == 0
+        if power and self.step.bit_length() % 2 and self._affordable(self._typical):
+            self._spent += self._typical  # an instrumented step costs about one step more
+            self._arm_flow()
+        elif self._block_tap is not None and self._sampling():
+            self._spent += 1e-5 * len(self._blocks)
+            self._block_tap.install()
+
+    def _remember_gradient(self) -> None:
+        """Note one gradient's version: unchanged at the next backward means it was not zeroed."""
+        norms = self._row[:-1, NORM]
+        best = int(np.argmax(np.where(norms == norms, norms, -1.0))) if len(norms) else -1
+        if best < 0 or not norms[best] > 0:
+            return
+        parameter = self._tensors[best]()
+        gradient = parameter.grad if parameter is not None else None
+        if gradient is not None and gradient.layout is torch.strided:
+            ref = self._tensors[best]
+            self._versions = (ref, gradient._version, gradient.data_ptr())
+
+    def stop(self, ended: str = "ended") -> None:
+        """Close an open step and remove every hook; idempotent."""
+        if self._stepped:
+            self._commit()
+        if self.ended == "running":
+            self.ended = ended
+        for part in (self._probe, self._tap, self._block_tap):
+            if part is not None:
+                part.remove()
+        self._probe = self._tap = self._block_tap = None
+        self._weights, self._sampled = [], []
+
+    def case(self) -> Case:
+        """What the rules may look at, as of now."""
+        facts = Facts(
+            steps=self.step,
+            backwards=self._backwards,
+            carried=self._carried,
+            first_carried=self._first_carried,
+            present=tuple(self._present.tolist()),
+            trained=frozenset(i for order in self._orders.values() for i in order.tolist()),
+            optimizer=self.optimizer,
+            nonfinite_loss=self._nonfinite_loss,
+            ended=self.ended,
+        )
+        series = {name: s.series() for name, s in self._series.items()}
+        return Case(self.layers, series, tuple(self.flows), tuple(self.alarms), facts)

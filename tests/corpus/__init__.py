@@ -1,0 +1,153 @@
+"""The corpus by which verdicts are judged during development: trainings whose truth is known.
+
+A healthy case must end without a harmful finding. A faulty case is a healthy recipe with one
+change; `python -m tests.corpus.run --twins` trains both and says whether the change really hurts.
+No case knows of surefoot. Each returns its final loss as a share of the trivial predictor's (0:
+perfect, 1: no better than a constant), measured by the case itself on clean data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from surefoot.findings import Cause, Finding, Pathology, Report, Severity
+
+ANY = "any"
+CaseFunction = Callable[..., float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One case and its truth.
+
+    run: the training; `base` are its recipe's arguments, `change` the one thing that is wrong.
+    pathologies, causes: each of them would be a right answer; empty for a healthy case.
+    layers: names any of which is the right origin; (None,) where the cause has no layer; (ANY,)
+    where every layer is as guilty as the next.
+    fast: belongs to the subset that the ordinary tests run.
+    """
+
+    name: str
+    run: CaseFunction
+    pathologies: frozenset[Pathology] = frozenset()
+    causes: frozenset[Cause] = frozenset()
+    layers: tuple[str | None, ...] = (ANY,)
+    base: Mapping[str, Any] = field(default_factory=dict)
+    change: Mapping[str, Any] = field(default_factory=dict)
+    fast: bool = False
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is wrong with this training."""
+        return not self.causes
+
+    def train(self, seed: int) -> float | None:
+        """Run it; the final loss as a share of the trivial predictor's."""
+        return self.run(seed, **self.base, **self.change)
+
+    def train_twin(self, seed: int) -> float | None:
+        """Run the same training without the change."""
+        return self.run(seed, **self.base)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How a report compares with the truth; `silent` counts for healthy cases only."""
+
+    detected: bool
+    cause: bool
+    layer: bool
+    pathology: bool
+    silent: bool
+
+    @property
+    def right(self) -> bool:
+        """Everything that was asked of the report is right."""
+        return self.detected and self.cause and self.layer and self.pathology
+
+
+def mark(entry: Entry, report: Report) -> Mark:
+    """Compare the root finding with the truth. For a healthy case `detected` means: no alarm."""
+    serious = [f for f in report.findings if f.severity is not Severity.ADVICE]
+    if entry.healthy:
+        calm = not serious
+        return Mark(calm, calm, calm, calm, not report.findings)
+    root = serious_root(report)
+    if root is None:
+        return Mark(False, False, False, False, False)
+    layer = ANY in entry.layers or root.layer in entry.layers
+    return Mark(True, root.cause in entry.causes, layer, root.pathology in entry.pathologies, False)
+
+
+def serious_root(report: Report) -> Finding | None:
+    """The root finding, if it is harmful or fatal."""
+    root = report.root
+    return root if root is not None and root.severity is not Severity.ADVICE else None
+
+
+CORPUS: dict[str, Entry] = {}
+
+
+def healthy(run: CaseFunction) -> CaseFunction:
+    """Register a training with which nothing is wrong, under its function's name."""
+    return _add(Entry(run.__name__, run)) and run
+
+
+def fast_healthy(run: CaseFunction) -> CaseFunction:
+    """Like `healthy`, and part of the fast subset."""
+    return _add(Entry(run.__name__, run, fast=True)) and run
+
+
+def faulty(
+    name: str,
+    recipe: CaseFunction,
+    pathology: str,
+    cause: str,
+    layer: str | tuple[str, ...] | None,
+    change: Mapping[str, Any],
+    *,
+    fast: bool = False,
+    **base: Any,
+) -> None:
+    """Register a recipe with one change; `pathology` and `cause` may hold alternatives, as "a|b"."""
+    _add(
+        Entry(
+            name,
+            recipe,
+            frozenset(Pathology(p) for p in pathology.split("|")),
+            frozenset(Cause(c) for c in cause.split("|")),
+            layer if isinstance(layer, tuple) else (layer,),
+            base,
+            change,
+            fast,
+        )
+    )
+
+
+def _add(entry: Entry) -> bool:
+    if entry.name in CORPUS:
+        raise ValueError(f"expected a name of its own for each case, got {entry.name!r} twice")
+    CORPUS[entry.name] = entry
+    return True
+
+
+def load() -> dict[str, Entry]:
+    """The whole corpus by name."""
+    from importlib import import_module
+
+    for module in MODULES:
+        import_module(f"tests.corpus.{module}")
+    return CORPUS
+
+
+MODULES = (
+    "healthy",
+    "healthy_networks",
+    "healthy_sequences",
+    "healthy_loops",
+    "faulty_depth",
+    "faulty_pace",
+    "faulty_values",
+)

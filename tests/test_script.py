@@ -1,0 +1,511 @@
+"""A program under `surefoot run` against the same program under `python`: the oracle is python.
+
+Each case is run by both in a process of its own; standard output, standard error and the exit
+status must be equal to the byte. `--quiet` leaves surefoot nothing to say.
+"""
+
+from __future__ import annotations
+
+import os
+import py_compile
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from surefoot.script import ScriptError, locate
+
+SOURCE = Path(__file__).parents[1] / "src"
+PYTHON = [sys.executable]
+SUREFOOT = [sys.executable, "-m", "surefoot", "run", "--quiet", "--no-record"]
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+ENVIRONMENT |= {"PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"}
+
+SCRIPTS: dict[str, str] = {
+    # how the program finds itself
+    "namespace": """
+        import sys
+        print(sorted((k, type(v).__name__) for k, v in globals().items()))
+        print(__name__, __file__, __package__, __spec__, __cached__, __annotations__, __doc__)
+        print(sys.modules["__main__"].__dict__ is globals(), __loader__.name, __loader__.path)
+    """,
+    "paths": """
+        import os, sys
+        print(sys.argv, sys.path, os.getcwd(), __file__)
+    """,
+    "beside": """
+        import helper
+        print(helper.VALUE, helper.__file__)
+    """,
+    "nothing_preloaded": """
+        import sys
+        print([m for m in ("torch", "numpy", "rich", "plotly", "sqlite3") if m in sys.modules])
+    """,
+    "no_click_around": """
+        import click
+        print(click.get_current_context(silent=True))
+        @click.command()
+        @click.option("--epochs", type=int)
+        def main(epochs):
+            print(epochs)
+            click.get_current_context().exit(4)
+        main(["--epochs", "3"])
+    """,
+    "annotations_evaluated": """
+        def f(x: print("evaluated")): ...
+        print(f.__annotations__)
+    """,
+    "dataclass_and_pickle": """
+        from __future__ import annotations
+        import dataclasses, pickle, typing
+        @dataclasses.dataclass
+        class Point:
+            x: int
+            y: typing.ClassVar[int] = 3
+            other: Point | None = None
+        print(typing.get_type_hints(Point), pickle.loads(pickle.dumps(Point(1, Point(2)))))
+        print(dataclasses.fields(Point)[1].name, Point.__module__)
+    """,
+    "own_source": """
+        import inspect, linecache
+        def f(): return 1
+        print(inspect.getsource(f), linecache.getline(__file__, 2))
+    """,
+    "bytes_out": """
+        import sys
+        sys.stdout.buffer.write(b"\\xff\\x00\\r\\n")
+        print("no newline at the end", end="")
+    """,
+    "reads_stdin": """
+        import sys
+        print(input("name? "), sys.stdin.read())
+    """,
+    # how it ends
+    "exit_none": "import sys; sys.exit()",
+    "exit_three": "import sys; sys.exit(3)",
+    "exit_negative": "import sys; sys.exit(-1)",
+    "exit_256": "import sys; sys.exit(256)",
+    "exit_true": "raise SystemExit(True)",
+    "exit_words": "import sys; print('out'); sys.exit('no data: \\u00e9')",
+    "exit_list": "import sys; sys.exit([1, 2])",
+    "exit_in_finally": """
+        import sys
+        try: 1 / 0
+        finally: sys.exit(6)
+    """,
+    "exit_from_class": """
+        class Stop(SystemExit): code = 7
+        raise Stop("x")
+    """,
+    "os_exit": "import os; print('lost'); os._exit(7)",
+    "killed": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+    "own_sigterm": """
+        import os, signal, sys
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
+        os.kill(os.getpid(), signal.SIGTERM)
+    """,
+    "interrupt": "raise KeyboardInterrupt",
+    "interrupt_signal": """
+        import atexit, os, signal
+        atexit.register(print, "atexit", flush=True)
+        def train():
+            os.kill(os.getpid(), signal.SIGINT)
+        train()
+    """,
+    "interrupt_ignored": """
+        import os, signal
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.kill(os.getpid(), signal.SIGINT)
+        print("on")
+    """,
+    "interrupt_caught": """
+        import os, signal, sys
+        try: os.kill(os.getpid(), signal.SIGINT); input()
+        except KeyboardInterrupt: sys.exit("saved")
+    """,
+    "interrupt_subclass": """
+        class Mine(KeyboardInterrupt): pass
+        raise Mine("x")
+    """,
+    # tracebacks
+    "uncaught": """
+        def inner(): raise ValueError("bad value")
+        def outer():
+            inner()
+        outer()
+    """,
+    "chained": """
+        try:
+            try: 1 / 0
+            except ZeroDivisionError as e: raise KeyError("k") from e
+        except KeyError:
+            raise RuntimeError("while handling")
+    """,
+    "group": """
+        def one(): raise ValueError(1)
+        try: one()
+        except ValueError as e: raise ExceptionGroup("several", [e, TypeError("x")])
+    """,
+    "from_none_with_note": """
+        e = ValueError("x"); e.add_note("look here")
+        raise e from None
+    """,
+    "bad_str": """
+        class Odd(Exception):
+            def __str__(self): raise RuntimeError
+        raise Odd
+    """,
+    "in_a_library": "import json; json.loads('{')",
+    "syntax_error": "x = (1,\nprint('a'\n",
+    "indentation_error": "if True:\n  x = 1\n   y = 2\n",
+    "unfinished_string": "x = 'abc\n",
+    "syntax_error_in_import": "import broken",
+    "import_error": "import there_is_no_such_module",
+    "from_import_error": "from json import nothing_like_it",
+    "excepthook": """
+        import sys
+        def hook(kind, error, traceback):
+            print("hooked", kind, error, traceback.tb_lineno, sys.exc_info(), file=sys.stderr)
+            print(traceback.tb_frame.f_code.co_filename, sys.last_value, file=sys.stderr)
+        sys.excepthook = hook
+        1 / 0
+    """,
+    "excepthook_exits": """
+        import sys
+        sys.excepthook = lambda *_: sys.exit(8)
+        1 / 0
+    """,
+    "excepthook_fails": """
+        import sys
+        def hook(*_): raise RuntimeError("hook")
+        sys.excepthook = hook
+        1 / 0
+    """,
+    "excepthook_missing": "import sys; del sys.excepthook; 1 / 0",
+    "warns": "import warnings; warnings.warn('careful')",
+    # what happens after the last line
+    "atexit": """
+        import atexit
+        atexit.register(print, "first registered")
+        atexit.register(print, "last registered")
+        print("end")
+    """,
+    "atexit_fails": """
+        import atexit
+        def fail(): raise ValueError("in atexit")
+        atexit.register(fail)
+    """,
+    "thread_outlives": """
+        import threading, time
+        def work():
+            time.sleep(0.2)
+            import __main__
+            print("thread", __main__.word)
+        word = "still there"
+        threading.Thread(target=work).start()
+        print("main ends")
+    """,
+    "thread_fails": """
+        import threading
+        def work(): raise ValueError("in a thread")
+        t = threading.Thread(target=work, name="w"); t.start(); t.join()
+    """,
+    "idle_pool": """
+        from concurrent.futures import ThreadPoolExecutor
+        pool = ThreadPoolExecutor(2)
+        print(pool.submit(lambda: 5).result())
+    """,
+    "destructor_of_a_global": """
+        class Last:
+            def __del__(self): print("gone")
+        last = Last()
+    """,
+    # what a program may do to its process
+    "replaces_streams": """
+        import io, sys
+        sys.stdout = io.StringIO(); sys.stderr = io.StringIO()
+        print("swallowed"); sys.exit("swallowed too")
+    """,
+    "wraps_stdout": """
+        import io, sys
+        sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-16", newline="")
+        print("wrapped")
+    """,
+    "closes_stderr": "import sys; sys.stderr.close(); 1 / 0",
+    "no_stderr": "import sys; sys.stderr = None; sys.exit('to nobody')",
+    "closes_descriptors": "import os; os.closerange(2, 64); print('still here')",
+    "closes_stdout": "import sys; sys.stdout.close()",
+    "changes_argv_and_path": "import sys; sys.argv[:] = []; sys.path.clear(); print('ok')",
+    "changes_folder": """
+        import os
+        os.makedirs("gone"); os.chdir("gone"); os.rmdir("../gone"); print("ok")
+    """,
+    "forks": """
+        import os, sys
+        print("before", flush=True)
+        child = os.fork()
+        if child:
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        else:
+            print("child"); sys.exit(5)
+    """,
+    "fork_fails": """
+        import os
+        child = os.fork()
+        if not child: raise ValueError("in the child")
+        os.waitpid(child, 0)
+    """,
+    "runs_another": """
+        import runpy
+        out = runpy.run_path("helper.py", run_name="__main__")
+        print(out["VALUE"], __name__, __import__("sys").modules["__main__"].__dict__ is globals())
+        exec(open("helper.py").read())
+    """,
+    "spawn": """
+        import multiprocessing as mp
+        class Work:
+            def __call__(self, x): return x * x, __name__
+        if __name__ == "__main__":
+            with mp.get_context("spawn").Pool(2) as pool: print(pool.map(Work(), [1, 2, 3]))
+    """,
+    "fork_pool": """
+        import multiprocessing as mp
+        def work(x): return x + 1, __name__
+        if __name__ == "__main__":
+            with mp.get_context("fork").Pool(2) as pool: print(pool.map(work, [1, 2, 3]))
+    """,
+    "asyncio": """
+        import asyncio
+        async def main():
+            await asyncio.sleep(0)
+            raise ValueError("in a task")
+        asyncio.run(main())
+    """,
+    "everything_is_an_error": "import warnings; warnings.simplefilter('error'); import wave",
+    "tracing_left_on": """
+        import sys
+        sys.settrace(lambda *_: None); sys.setprofile(lambda *_: None)
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every program of this file; cases do not disturb one another."""
+    base = tmp_path_factory.mktemp("scripts")
+    for name, source in SCRIPTS.items():
+        lines = source.strip("\n").split("\n")
+        indent = len(lines[0]) - len(lines[0].lstrip())
+        (base / f"{name}.py").write_text("\n".join(x[indent:] for x in lines) + "\n", "utf-8")
+    (base / "helper.py").write_text("VALUE = 42\nprint('helper as', __name__)\n")
+    (base / "broken.py").write_text("def f(:\n    pass\n")
+    (base / "bom.py").write_bytes(b"\xef\xbb\xbfprint('\xc3\xa9')\n")
+    (base / "cookie.py").write_bytes(b"# -*- coding: latin-1 -*-\nprint(len('\xe9'))\n")
+    (base / "sub").mkdir()
+    (base / "sub" / "link.py").symlink_to("../paths.py")
+    py_compile.compile(str(base / "paths.py"), cfile=str(base / "compiled.pyc"))
+    package = base / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "part.py").write_text("import sys\nWORDS = sys.argv\n")
+    (package / "__main__.py").write_text(
+        "from .part import WORDS\nprint(WORDS, __package__, __spec__.name, __file__)\n"
+        "if 'fail' in WORDS: 1 / 0\n"
+    )
+    (base / "hollow").mkdir()
+    with zipfile.ZipFile(base / "bundle.zip", "w") as bundle:
+        bundle.writestr(
+            "__main__.py", "import sys, inner\nprint(sys.argv, sys.path[0], __file__, inner.X)\n"
+        )
+        bundle.writestr("inner.py", "X = 1\n")
+    return base
+
+
+Result = tuple[int, bytes, bytes]
+
+
+def run(command: list[str], folder: Path, *flags: str, stdin: bytes = b"Ada\nrest") -> Result:
+    """Status, stdout and stderr of a command in the folder; `flags` go to the interpreter."""
+    command = [command[0], *flags, *command[1:]]
+    done = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, input=stdin, capture_output=True, timeout=60
+    )
+    return done.returncode, _plain(done.stdout), _plain(done.stderr)
+
+
+def _plain(output: bytes) -> bytes:
+    """Without addresses and reference counts of objects, which are a process's own affair."""
+    return re.sub(rb"0x[0-9a-f]{6,}|(?<=refcount : )\d+", b"#", output)
+
+
+def assert_same(folder: Path, arguments: list[str], *flags: str) -> Result:
+    """Both interpreters must agree on all three; returns what python said."""
+    expected = run([*PYTHON, *arguments], folder, *flags)
+    assert run([*SUREFOOT, *arguments], folder, *flags) == expected
+    return expected
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_as_under_python(folder: Path, name: str) -> None:
+    assert_same(folder, [f"{name}.py", "--epochs", "3"])
+
+
+COMMANDS = {
+    "relative": ["./paths.py"],
+    "through_a_folder": ["sub/../paths.py"],
+    "symlink": ["sub/link.py"],
+    "bom": ["bom.py"],
+    "cookie": ["cookie.py"],
+    "compiled": ["compiled.pyc", "a"],
+    "options_of_ours": ["paths.py", "--json", "x", "-m", "--quiet", "--help", "--", "-o"],
+    "empty_and_odd_words": ["paths.py", "", " ", "a\nb", "\udcff", "--=", "-"],
+    "folder": ["package/../hollow", "x"],
+    "folder_with_main": ["sub"],
+    "zip": ["bundle.zip", "x", "--y"],
+    "module": ["-m", "paths", "--json", "x"],
+    "package": ["-m", "package", "-m", "x"],
+    "package_fails": ["-m", "package", "fail"],
+    "module_missing": ["-m", "there_is_none"],
+    "submodule_missing": ["-m", "package.none"],
+    "no_package": ["-m", "helper.sub"],
+    "package_without_main": ["-m", "hollow"],
+    "module_syntax_error": ["-m", "broken"],
+    "standard_library": ["-m", "json.tool", "--help"],
+    "module_interrupted": ["-m", "interrupt"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_as_under_python(folder: Path, name: str) -> None:
+    assert_same(folder, COMMANDS[name])
+
+
+@pytest.mark.parametrize("flags", [["-P"], ["-W", "error"], ["-O"], ["-X", "dev"]])
+def test_interpreter_flags(folder: Path, flags: list[str]) -> None:
+    assert_same(folder, ["paths.py"], *flags)
+    assert_same(folder, ["warns.py"], *flags)
+
+
+def test_as_an_installed_command(folder: Path, tmp_path: Path) -> None:
+    """The console script stands in a folder of its own, which must not stay on `sys.path`."""
+    command = tmp_path / "surefoot"
+    command.write_text("from surefoot.cli import main\nmain()\n")
+    for arguments in (["paths.py", "x"], ["-m", "package", "x"], ["interrupt_signal.py"]):
+        expected = run([*PYTHON, *arguments], folder)
+        assert run([sys.executable, str(command), *SUREFOOT[3:], *arguments], folder) == expected
+
+
+def test_in_a_deleted_folder(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = "import os; os.rmdir(os.getcwd()); os.execv(os.sys.argv[1], os.sys.argv[1:])"
+    results = []
+    for command in (PYTHON, SUREFOOT):
+        (tmp_path / "gone").mkdir(exist_ok=True)
+        wrapped = [sys.executable, "-c", script, *command, str(folder / "exit_words.py")]
+        results.append(run(wrapped, tmp_path / "gone"))
+    assert results[0] == results[1]
+    assert results[0][:2] == (1, b"out\n")
+
+
+def test_the_cases_are_what_they_claim(folder: Path) -> None:
+    """Guard the oracle: a case that fails for a silly reason would agree with anything."""
+    assert assert_same(folder, ["exit_three.py"])[0] == 3
+    assert assert_same(folder, ["interrupt_signal.py"])[:2] == (-2, b"atexit\n")
+    assert assert_same(folder, ["forks.py"])[1] == b"before\nchild\n5\n"
+    assert b"name? Ada rest" in assert_same(folder, ["reads_stdin.py"])[1]
+    assert b"(9, '__mp_main__')" in assert_same(folder, ["spawn.py"])[1]
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_broken_pipe(folder: Path, lines: int) -> None:
+    """The reader of stdout is gone: at once while printing, or at the last flush (status 120)."""
+    (folder / f"prints_{lines}.py").write_text(f"for _ in range({lines}): print('x' * 50)\n")
+    results = []
+    for command in (PYTHON, SUREFOOT):
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run(
+            [*command, f"prints_{lines}.py"],
+            cwd=folder,
+            env=ENVIRONMENT,
+            stdout=write,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+        os.close(write)
+        results.append((done.returncode, done.stderr))
+    assert results[0] == results[1]
+    assert results[0][0] == (120 if lines == 1 else 1)
+
+
+def test_a_script_leaves_no_bytecode_of_itself(tmp_path: Path) -> None:
+    (tmp_path / "alone.py").write_text("print(1)\n")
+    environment = {k: v for k, v in ENVIRONMENT.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([*SUREFOOT, "alone.py"], cwd=tmp_path, env=environment, check=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["alone.py"]
+
+
+def test_null_bytes_are_a_syntax_error(tmp_path: Path) -> None:
+    """Python says where they are; surefoot says the same words, with the same status."""
+    (tmp_path / "null.py").write_bytes(b"x = 1\0\n")
+    expected, got = (run([*c, "null.py"], tmp_path) for c in (PYTHON, SUREFOOT))
+    assert got[0] == expected[0] == 1
+    assert got[2].splitlines()[-1] == expected[2].splitlines()[-1]
+
+
+class TestLocate:
+    """A program that is not there: the message says what was meant."""
+
+    @pytest.fixture(autouse=True)
+    def _here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "train.py").write_text("")
+        (tmp_path / "project").mkdir()
+        monkeypatch.chdir(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("target", "hint"),
+        [
+            ("trian.py", "Did you mean train.py?"),
+            ("train", "Did you mean train.py?"),
+            ("project.models.gpt", "surefoot run -m project.models.gpt"),
+            ("nowhere/train.py", "There is no folder nowhere"),
+            ("zzz.py", "surefoot run train.py"),
+        ],
+    )
+    def test_hint(self, target: str, hint: str) -> None:
+        with pytest.raises(ScriptError) as caught:
+            locate(target)
+        first, second = str(caught.value).splitlines()
+        absolute = os.path.join(os.getcwd(), target)
+        assert first == f"can't open file {absolute!r}: [Errno 2] No such file or directory"
+        assert hint in second
+
+    def test_unreadable(self) -> None:
+        with pytest.raises(ScriptError, match=r"\[Errno 20\] Not a directory"):
+            locate("train.py/main.py")
+
+    def test_no_hint_for_a_file_that_is_there(self) -> None:
+        assert locate("train.py").path == os.path.join(os.getcwd(), "train.py")
+
+
+def test_a_pipe_is_a_script(folder: Path) -> None:
+    """As in `surefoot run <(generate)`: it can be opened and read only once."""
+    results = []
+    for command in (PYTHON, SUREFOOT):
+        read, write = os.pipe()
+        os.write(write, b"print('from a pipe', __name__)\n")
+        os.close(write)
+        done = subprocess.run(
+            [*command, f"/dev/fd/{read}"],
+            cwd=folder,
+            env=ENVIRONMENT,
+            capture_output=True,
+            pass_fds=[read],
+            timeout=60,
+        )
+        os.close(read)
+        results.append((done.returncode, done.stdout, done.stderr))
+    assert results[0] == results[1] == (0, b"from a pipe __main__\n", b"")
