@@ -68,7 +68,9 @@ class Case:
 
     @property
     def label(self) -> str:
-        values = "subnormal" if self.scale < 1e-38 else "NaN in each" if np.isnan(self.scale) else ""
+        values = (
+            "subnormal" if self.scale < 1e-38 else "NaN in each" if np.isnan(self.scale) else ""
+        )
         return f"{self.model} {str(self.dtype).removeprefix('torch.')} {values}".strip()
 
     def parameters(self) -> list[torch.nn.Parameter]:

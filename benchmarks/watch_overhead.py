@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from surefoot.watch import Session
+from surefoot.session import Session
 
 Step = Callable[[], torch.Tensor]
 
@@ -171,7 +171,9 @@ def main(rounds: int, only: str | None) -> None:
             low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
             middle = statistics.median(ratios)
             span = f"{100 * (low - 1):+.1f} to {100 * (high - 1):+.1f} %"
-            table.add_row(titles[name], str(block), f"{100 * (middle - 1):+.2f} %", span, goals[name])
+            table.add_row(
+                titles[name], str(block), f"{100 * (middle - 1):+.2f} %", span, goals[name]
+            )
     Console().print(table)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the record share: a small layer table, waiting, and a disk that stands still."""
+"""What the tests of the record share: a layer table, waiting, and a disk that stands still."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ REPORT = Report(
 )
 
 
-def wait_until(done: Callable[[], bool], seconds: float = 120.0) -> None:
+def wait_until(done: Callable[[], object], seconds: float = 120.0) -> None:
     """Return once `done()`; the limit only ends a test that would never end."""
     limit = time.monotonic() + seconds
     while not done():

@@ -171,7 +171,11 @@ def strided(draw: st.DrawFn, flat: torch.Tensor) -> torch.Tensor:
 def sparse(draw: st.DrawFn, flat: torch.Tensor) -> torch.Tensor:
     if draw(st.booleans()) and flat.dtype in (torch.float32, torch.float64):
         return flat[: flat.numel() // 4 * 4].view(-1, 4).to_sparse_csr()
-    places = max(flat.numel() // 2, 1)  # fewer places than values: duplicates that add up
+    if draw(st.booleans()):
+        return flat[: flat.numel() // 4 * 4].view(-1, 4).to_sparse()
+    # Duplicates, which add up; whole numbers, so that their order changes nothing.
+    flat = flat.nan_to_num().clamp(-8, 8).round()
+    places = max(flat.numel() // 2, 1)
     index = torch.arange(flat.numel()) * 7 % places
     return torch.sparse_coo_tensor(index[None], flat, (places + 3,), check_invariants=True)
 
@@ -181,8 +185,7 @@ def tensors(draw: st.DrawFn, sizes: st.SearchStrategy[int] = SIZES) -> torch.Ten
     kind = draw(st.sampled_from(["strided"] * 6 + ["sparse", "none"]))
     if kind == "none":
         return None
-    # adding duplicates up would overflow a half: sparse ones are single or double
-    dtype = draw(st.sampled_from(DTYPES[:2] if kind == "sparse" else DTYPES))
+    dtype = draw(st.sampled_from(DTYPES))
     flat = draw(elements(draw(sizes), dtype))
     return sparse(draw, flat) if kind == "sparse" else strided(draw, flat)
 
@@ -191,7 +194,7 @@ def tensors(draw: st.DrawFn, sizes: st.SearchStrategy[int] = SIZES) -> torch.Ten
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse .* support is in beta")
 thorough = settings(
     deadline=None,
-    max_examples=120,
+    max_examples=60,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -210,7 +213,7 @@ def test_every_statistic_of_every_tensor(
 
 
 @every_kernel
-@settings(thorough, max_examples=60)
+@settings(thorough, max_examples=40)
 @given(
     size=SIZES,
     dtype=st.sampled_from(DTYPES),

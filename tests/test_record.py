@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from record_fixture import (
     REPORT,
     TABLE,
@@ -20,12 +21,11 @@ from record_fixture import (
     stalled_disk,
     wait_until,
 )
-from test_series import assert_folds
-
 from surefoot.findings import Report, Verdict
 from surefoot.record import RecordError, Writer, list_runs, new_folder, read_run
 from surefoot.record.data import Event
 from surefoot.signals.flow import Call, Flow, TensorStats
+from test_series import assert_folds
 
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from record_fixture import REPORT, TABLE, buckets_of, wait_until
 
+from record_fixture import REPORT, TABLE, buckets_of, wait_until
 from surefoot.findings import Report, Verdict
 from surefoot.record import RecordError, Writer, list_runs, new_folder, read_run
 from surefoot.record.data import Event, RunData
@@ -52,10 +52,12 @@ def write_at_full_speed(folder: Path, limit: int, pipe: int) -> None:
     """Put rows that know their own step, and tell the pipe which are said to be committed."""
     writer = Writer(folder, {}, limit_bytes=limit)
     writer.INTERVAL_SECONDS = 0.002  # type: ignore[misc]
-    writer.declare(0, TABLE, {"step": 1, "x": 60})
+    writer.declare(0, TABLE, {"at": 1, "x": 400})
     told = -1
-    for step in range(10**7):
-        writer.put(0, step, {"step": np.array([step]), "x": np.full(60, -step)})
+    step = -1
+    while writer.problem is None:
+        step += 1
+        writer.put(0, step, {"at": np.array([step]), "x": np.full(400, -step)})
         safe = writer.committed.get(0, -1)
         if safe > told:
             os.write(pipe, safe.to_bytes(8, "little"))
@@ -71,7 +73,7 @@ def test_no_committed_step_is_lost_by_kill_9(tmp_path: Path, seed: int) -> None:
     pid, pipe = in_child(lambda writing: write_at_full_speed(folder, limit, writing))
     try:
         told = b""
-        for _ in range(moment.choice([1, 2, 5, 40, 80])):
+        for _ in range(moment.choice([1, 2, 5, 15, 30])):
             told += os.read(pipe, 8)
         for _ in range(moment.randrange(20_000)):
             pass
@@ -83,7 +85,7 @@ def test_no_committed_step_is_lost_by_kill_9(tmp_path: Path, seed: int) -> None:
     os.close(pipe)
     committed = int.from_bytes(told[-8:], "little")
 
-    series = read_run(folder, buckets=10**6).series["step"]
+    series = read_run(folder, buckets=10**6).series["at"]
     assert series.steps[-1] >= committed
     np.testing.assert_array_equal(series.last[:, 0], series.steps)
     np.testing.assert_array_equal(series.high[:, 0], series.steps)
@@ -178,7 +180,7 @@ def train_until_problem(writer: Writer) -> int:
     while writer.problem is None:
         writer.put(0, step, {"x": np.full(100, step)})
         if step % 100 == 0:
-            wait_until(lambda: writer.problem is not None or writer.committed.get(0) == step)
+            wait_until(lambda step=step: writer.problem or writer.committed.get(0) == step)
         step += 1
         assert step < 100_000
     return step
@@ -237,7 +239,7 @@ def test_a_folder_that_goes_away_is_noticed_and_stays_away(tmp_path: Path, moved
 @pytest.mark.parametrize("place", ["missing/folder", "/proc/self", "file"])
 def test_a_place_where_nothing_can_be_written_raises_oserror(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=r"run\.sqlite"):
         Writer(tmp_path / place, {})
 
 
@@ -356,7 +358,7 @@ def test_read_only_media(tmp_path: Path, small_disk: Path, end: str) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert read_run(small_disk / "a").series["x"].last.ravel().tolist() == list(range(10))
     assert list_runs(small_disk)[0].steps == 10
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="Read-only"):
         new_folder(small_disk, "b", None)
 
 
@@ -375,7 +377,13 @@ class Hostile:
 def test_values_without_json_cost_themselves_only(tmp_path: Path) -> None:
     cycle: dict[str, Any] = {}
     cycle["self"] = cycle
-    environment = {"a": Hostile(), "b": np.float32(1.5), "c": np.arange(3), (1, 2): 3, "d": tmp_path}
+    environment = {
+        "a": Hostile(),
+        "b": np.float32(1.5),
+        "c": np.arange(3),
+        (1, 2): 3,
+        "d": tmp_path,
+    }
     writer = Writer(new_folder(tmp_path, "a", None), {**environment, "e": "\udc80"})
     writer.declare(0, TABLE, {"x": 1})
     writer.event(0, Event(0, "odd", {"x": Hostile()}))
@@ -384,6 +392,10 @@ def test_values_without_json_cost_themselves_only(tmp_path: Path) -> None:
     assert "an event is not recorded" in (writer.problem or "")
     writer.event(0, Event(1, "large", {"x": "x" * 100_000}))
     writer.event(0, Event(1, "none", None))  # type: ignore[arg-type]
+    writer.event(0, Event(1, "half a \udc80"))
+    writer.event(0, Event(1 << 64, "late"))
+    writer.put(0, 1 << 64, {"x": np.ones(1)})
+    writer.put(0, float("nan"), {"x": np.ones(1)})  # type: ignore[arg-type]
     writer.flow(0, "no flow")  # type: ignore[arg-type]
     writer.report(0, None)  # type: ignore[arg-type]
     writer.put(0, 0, {"x": np.ones(1)})
@@ -458,8 +470,9 @@ def assert_read_or_refused(folder: Path) -> RunData | None:
     try:
         return read_run(folder)
     except RecordError as error:
-        assert str(folder) in str(error)
-        return None
+        words = str(error)
+    assert str(folder) in words
+    return None
 
 
 def test_random_damage_is_refused_or_harmless(sound: Path, tmp_path: Path) -> None:
@@ -479,12 +492,13 @@ def test_random_damage_is_refused_or_harmless(sound: Path, tmp_path: Path) -> No
     assert 20 < refused < 200  # the damage does reach something, and not always
 
 
-@pytest.mark.parametrize("kept", [0, 1, 50, 100, 4095, 4096, 5000, 20_000, -1])
+@pytest.mark.parametrize("kept", [0, 1, 50, 100, 4095, 4096, 5000, 20_000, -9000, -1])
 def test_a_file_cut_short_is_refused_or_harmless(sound: Path, tmp_path: Path, kept: int) -> None:
     folder = copy_of(sound, tmp_path)
     data = (folder / "run.sqlite").read_bytes()
     (folder / "run.sqlite").write_bytes(data[:kept])
-    assert assert_read_or_refused(folder) is None
+    refused = assert_read_or_refused(folder) is None
+    assert refused or kept < 0  # the very end may be unused
 
 
 ALTERATIONS = [
@@ -500,11 +514,10 @@ ALTERATIONS = [
     ),
     (
         "DROP TABLE steps_0; CREATE TABLE steps_0 (id INTEGER PRIMARY KEY, step INTEGER, "
-        "rows INTEGER, loss BLOB AS (randomblob(9)), x BLOB)",
+        "rows INTEGER, loss BLOB AS (zeroblob(9)), x BLOB)",
         "table steps_0 is not as",
     ),
     ("DROP TABLE steps_0", "table steps_0 is not as"),
-    ("UPDATE training SET id = 'x' || id", "datatype mismatch"),
     ("UPDATE training SET layers = '[]'", "TypeError"),
     ("UPDATE training SET layers = NULL", "expected JSON text, got NoneType"),
     ("UPDATE training SET layers = x'ff'", "expected JSON text, got bytes"),
@@ -514,12 +527,15 @@ ALTERATIONS = [
     ("UPDATE training SET layers = replace(layers, 'linear', 'x')", "ValueError"),
     ("UPDATE training SET layers = replace(layers, '\"Net\"', '7')", "expected a LayerTable"),
     ("UPDATE training SET layers = replace(layers, '\"layer\": 1', '\"layer\": 9')", "no layer"),
-    ("UPDATE training SET layers = replace(layers, 'parent\": 0', 'parent\": 1')", "not come before"),
+    (
+        "UPDATE training SET layers = replace(layers, 'parent\": 0', 'parent\": 1')",
+        "not come before",
+    ),
     ("UPDATE training SET layers = replace(layers, 'numel\": 6', 'numel\": 1e999')", "LayerTable"),
-    ("UPDATE training SET families = '{\"loss\": 2, \"x\": 300}'", "got {4}"),
+    ('UPDATE training SET families = \'{"loss": 2, "x": 300}\'', "got .4."),
     ("UPDATE training SET families = '{\"loss\": 1000000000}'", "columns in all"),
     ("UPDATE training SET families = '{\"a); DROP TABLE run; --\": 1}'", "family name"),
-    ("UPDATE training SET families = '{\"loss\": \"1\"}'", "expected a dict"),
+    ('UPDATE training SET families = \'{"loss": "1"}\'', "expected a dict"),
     ("UPDATE training SET families = '{}'", "table steps_0 is not as"),
     ("UPDATE steps_0 SET x = zeroblob(12) WHERE id = 3", "expected 1200 or 3600 bytes"),
     ("UPDATE steps_0 SET x = 'text' WHERE id = 3", "expected 1200 or 3600 bytes"),
@@ -528,7 +544,7 @@ ALTERATIONS = [
     ("UPDATE steps_0 SET rows = -1 WHERE id = 3", "out of order"),
     ("UPDATE flow SET value = replace(value, '\"layer\": 1', '\"layer\": 2')", "does not have"),
     ("UPDATE flow SET value = replace(value, '\"layer\": 1', '\"layer\": -1')", "does not have"),
-    ("UPDATE flow SET value = replace(value, '\"numel\": 4', '\"numel\": \"4\"')", "expected a Flow"),
+    ('UPDATE flow SET value = replace(value, \'"numel": 4\', \'"numel": "4"\')', "expected a Flow"),
     ("UPDATE flow SET value = replace(value, '\"numel\"', '\"__class__\"')", "TypeError"),
     ("UPDATE flow SET value = '{'", "JSONDecodeError"),
     ("UPDATE report SET value = replace(value, 'exploding', 'fine')", "not a valid Pathology"),
@@ -537,7 +553,7 @@ ALTERATIONS = [
     ("UPDATE report SET value = replace(value, '0.5,', '\"often\",')", "ValueError"),
     ("UPDATE event SET detail = '[]'", "expected a dict"),
     ("UPDATE event SET step = 'x'", "expected a int"),
-    ("UPDATE event SET kind = 7.5", "7.5|expected"),
+    ("UPDATE event SET kind = x'00'", "expected a str"),
     ("UPDATE run SET value = '[1]' WHERE name = 'environment'", "expected a dict"),
     ("UPDATE progress SET rows = 'many'; DELETE FROM report", "expected a Report|TypeError"),
 ]
@@ -549,16 +565,8 @@ def test_an_altered_record_is_refused_in_words(
 ) -> None:
     folder = copy_of(sound, tmp_path)
     with closing(sqlite3.connect(folder / "run.sqlite")) as connection:
-        try:
-            connection.executescript(sql)
-        except sqlite3.IntegrityError as error:  # SQLite itself already refuses some
-            assert words in str(error)
-            return
-        changed = connection.total_changes
-        assert changed or not sql.startswith("UPDATE")
-    if sql == "UPDATE event SET kind = 7.5":
-        assert read_run(folder).events[0].kind == "7.5"  # a TEXT column makes it text
-        return
+        connection.executescript(sql)
+        assert connection.total_changes or not sql.startswith("UPDATE")
     with pytest.raises(RecordError, match=words) as caught:
         read_run(folder)
     assert str(folder) in str(caught.value)
@@ -602,7 +610,9 @@ def test_no_control_character_comes_out(sound: Path, tmp_path: Path) -> None:
     ]
     for text in said:
         assert "\ufffd" in text
-        assert not any(ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in text)
+        assert not any(
+            ord(c) < 32 or 127 <= ord(c) < 160 or 0xD800 <= ord(c) < 0xE000 for c in text
+        )
     assert "naïve ≥ 1 — 見" in finding.sentence  # and what can be printed stays
 
 

@@ -327,11 +327,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Result = tuple[int, bytes, bytes]
 
 
-def run(command: list[str], folder: Path, *flags: str, stdin: bytes = b"Ada\nrest") -> Result:
+def run(command: list[str], folder: Path, *flags: str, timeout: float = 60) -> Result:
     """Status, stdout and stderr of a command in the folder; `flags` go to the interpreter."""
     command = [command[0], *flags, *command[1:]]
     done = subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, input=stdin, capture_output=True, timeout=60
+        command,
+        cwd=folder,
+        env=ENVIRONMENT,
+        input=b"Ada\nrest",
+        capture_output=True,
+        timeout=timeout,
     )
     return done.returncode, _plain(done.stdout), _plain(done.stderr)
 
@@ -489,6 +494,17 @@ class TestLocate:
 
     def test_no_hint_for_a_file_that_is_there(self) -> None:
         assert locate("train.py").path == os.path.join(os.getcwd(), "train.py")
+
+
+def test_a_named_pipe_is_a_script(tmp_path: Path) -> None:
+    """Opening it to see whether it is there would break the program that writes to it."""
+    os.mkfifo(tmp_path / "pipe.py")
+    with subprocess.Popen(["sh", "-c", "echo 'print(__file__)' > pipe.py"], cwd=tmp_path) as writer:
+        try:
+            done = run([*SUREFOOT, "pipe.py"], tmp_path, timeout=20)
+        finally:
+            writer.kill()
+    assert done == (0, f"{tmp_path / 'pipe.py'}\n".encode(), b"")
 
 
 def test_a_pipe_is_a_script(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""`Thinned` against plain numpy: every bucket must equal the fold of the rows that it stands for."""
+"""`Thinned` against plain numpy: every bucket equals the fold of the rows that it stands for."""
 
 from __future__ import annotations
 

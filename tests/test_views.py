@@ -22,7 +22,7 @@ from rich.console import Console
 
 from surefoot.findings import Cause, Finding, Pathology, Report, Severity
 from surefoot.layers import Kind
-from surefoot.record.data import RunData
+from surefoot.record.data import Event, RunData
 from surefoot.views import words
 from surefoot.views.figures import FIGURES, figure
 from surefoot.views.figures.style import DARK, LIGHT, LINES, RED, log_axis
@@ -189,12 +189,36 @@ def test_timeline_crosses_out_what_is_not_finite() -> None:
         np.testing.assert_array_equal(marks.x, np.arange(60, 100))
 
 
+def test_heatmap_knows_a_broken_step_without_the_counts() -> None:
+    data = FIXTURES["nonfinite"]()
+    kept = {k: s for k, s in data.series.items() if k != "gradient_detail"}
+    kept["loss"] = whole(np.where(np.arange(100) > 60, np.inf, 1.0)[:, None])
+    alarm = Event(60, "alarm", {"kind": "nonfinite", "parameters": [0, 1, 4, 999, "x"]})
+    drawn = draw(replace(data, series=kept, events=(alarm,)), "heatmap")
+    (bad,) = [t for t in drawn.data if t.type == "heatmap" and "NaN" in t.hovertemplate]
+    shown = np.isfinite(bad.z)
+    assert not shown[:, :60].any()
+    np.testing.assert_array_equal(np.flatnonzero(shown[:, 60]), [0, 2])  # owners of 0, 1 and 4
+    assert shown[:, 61:].all()
+
+
+def test_timeline_has_no_line_to_zero_on_a_log_axis() -> None:
+    norms = np.ones((50, 24))
+    norms[20:30] = 0
+    data = replace(FIXTURES["healthy"](), series={"gradient_norm": whole(norms)})
+    drawn = draw(data, "timeline")
+    line = trace(drawn, "all layers").y
+    assert np.isnan(line[20:30]).all()
+    assert np.isfinite(np.delete(line, np.s_[20:30])).all()
+    np.testing.assert_array_equal(trace(drawn, "exactly zero").x, np.arange(20, 30))
+
+
 def test_updates_show_median_and_extremes() -> None:
     data = FIXTURES["vanishing"]()
     ratio = data.series["update_ratio"].last.astype(np.float64)
     drawn = draw(data, "updates")
     expected = np.median(ratio, axis=1)
-    np.testing.assert_allclose(trace(drawn, "median of all parameters").y, expected)
+    np.testing.assert_allclose(trace(drawn, "median of those that move").y, expected)
     np.testing.assert_allclose(trace(drawn, "moves most: layers.22.weight").y, ratio[:, 22])
     np.testing.assert_allclose(trace(drawn, "moves least: layers.0.bias").y, ratio[:, 1])
     assert {*trace(drawn, "typical, not a limit").y} == {1e-4, 1e-2}
@@ -203,7 +227,7 @@ def test_updates_show_median_and_extremes() -> None:
 def test_updates_leave_frozen_and_broken_parameters_out() -> None:
     rows = np.array([[0.0, 1e-3, np.inf, np.nan]])
     data = replace(FIXTURES["bare"](), series={"update_ratio": whole(rows)})
-    np.testing.assert_allclose(trace(draw(data, "updates"), "median of all parameters").y, [1e-3])
+    np.testing.assert_allclose(trace(draw(data, "updates"), "median of those that move").y, [1e-3])
     none = replace(data, series={"update_ratio": whole(rows[:, [0, 2, 3]])})
     assert FIGURES["updates"].draw(none) is None
 

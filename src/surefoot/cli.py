@@ -176,16 +176,22 @@ def _read(run: Path) -> RunData:
 @click.argument("rule", metavar="RULE")
 def explain_command(rule: str) -> None:
     """Say what a rule means: what it sees, why, by which evidence, and what helps."""
-    import inspect
-
     from surefoot.diagnosis import RULES
 
-    if rule.upper() not in RULES:
+    found = RULES.get(rule.upper())
+    if found is None:
         raise click.BadParameter(
             f"there is no rule {rule!r}. Known rules: {', '.join(sorted(RULES))}.",
             param_hint="'RULE'",
         )
-    click.echo(inspect.getdoc(RULES[rule.upper()]))
+    page = f"# {found.id}: {found.title}\n\n{found.page.strip()}"
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(page))
+    else:
+        click.echo(page)
 
 
 def main() -> NoReturn:

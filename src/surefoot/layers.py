@@ -90,9 +90,19 @@ class LayerTable:
         """The inverse of `to_json`; raises KeyError, TypeError or ValueError when malformed."""
         return LayerTable(
             model=data["model"],
-            layers=tuple(Layer(**{**x, "kind": Kind(x["kind"])}) for x in data["layers"]),
+            layers=tuple(
+                Layer(x["name"], x["type"], Kind(x["kind"]), x["parent"], x["leaf"])
+                for x in data["layers"]
+            ),
             parameters=tuple(
-                Parameter(**{**x, "shape": tuple(x["shape"]), "aliases": tuple(x["aliases"])})
+                Parameter(
+                    x["name"],
+                    x["layer"],
+                    tuple(x["shape"]),
+                    x["dtype"],
+                    x["numel"],
+                    tuple(x["aliases"]),
+                )
                 for x in data["parameters"]
             ),
         )

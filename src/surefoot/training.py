@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,30 +18,18 @@ from torch import nn
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
 from surefoot.kernels import MAXABS, NONFINITE, NORM, make_pass
-from surefoot.layers import LayerTable, build_table
+from surefoot.layers import build_table
+from surefoot.ledger import Ledger, Sink
 from surefoot.probes.blocks import BlockTap, choose_blocks
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.replay import EntryTap, Replay, replay
-from surefoot.record.data import Event
-from surefoot.record.series import Thinned
-from surefoot.signals.flow import Flow
+from surefoot.probes.safely import Hooked
 from surefoot.signals.learning_rates import read_learning_rates
 from surefoot.signals.updates import sample_weights, update_ratios
 
 _ALLOWANCE = 0.05  # seconds of detail that any run may have
 _SHARE = 0.004  # and the share of the elapsed time on top of it
-_MAX_FLOWS = 12
-_MAX_ALARMS = 64
 _EVERY = 8  # steps between two samples once the run has begun
-
-
-class Sink(Protocol):
-    """Where rows, events and flows go; `record.Writer` is one."""
-
-    def declare(self, training: int, layers: LayerTable, families: Mapping[str, int]) -> None: ...
-    def put(self, training: int, step: int, rows: Mapping[str, np.ndarray]) -> None: ...
-    def event(self, training: int, event: Event) -> None: ...
-    def flow(self, training: int, flow: Flow) -> None: ...
 
 
 class Training:
@@ -60,7 +47,6 @@ class Training:
         groups: int = 1,
     ) -> None:
         self.index = index
-        self._sink = sink
         self.layers, modules, tensors = build_table(models, trained)
         count = len(tensors)
         self._modules = [weakref.ref(m) for m in modules]
@@ -73,13 +59,16 @@ class Training:
         self._row = np.full((count + 1, 5), np.nan)
         self._gate = Gate(count)
         self._blocks = choose_blocks(self.layers)
-        self._make_series(count, groups)
+        self.ledger = Ledger(index, self.layers, groups, len(self._blocks), sink)
+        self._lr = np.full(groups, np.nan)
+        self._loss_row = np.empty(1)
+        self._input = np.full(3, np.nan)
+        self._input_row = np.empty((1, 5))
+        self._input_pass = make_pass(1)
         # What is known so far; `case` hands it out as Facts.
         self.step = 0
         self.optimizer = ""
         self.ended = "running"
-        self.flows: list[Flow] = []
-        self.alarms: list[Event] = []
         self._backwards = self._carried = self._first_carried = 0
         self._present = np.zeros(count, np.int64)
         self._nonfinite_loss: int | None = None
@@ -97,40 +86,9 @@ class Training:
         self._last_sample = -_EVERY
         self.loss: float | None = None
         self.anatomy: dict[str, Any] = {}
-        if sink is not None:
-            sink.declare(index, self.layers, self._families())
         self._arm_flow()
 
     # -- set-up ---------------------------------------------------------------------------------
-
-    def _make_series(self, count: int, groups: int) -> None:
-        self._lr = np.full(groups, np.nan)
-        self._loss_row = np.empty(1)
-        self._input = np.full(3, np.nan)
-        self._input_row = np.empty((1, 5))
-        self._input_pass = make_pass(1)
-        # Wide tables get fewer buckets, so that memory stays near 12 MB for each.
-        buckets = int(np.clip(2_000_000 // max(count, 1), 64, 1024)) // 2 * 2
-        self._series = {
-            "loss": Thinned(1, 4096),
-            "learning_rate": Thinned(groups, 512),
-            "input": Thinned(3, 1024),
-            "gradient_norm": Thinned(count, buckets),
-            "update_ratio": Thinned(count, min(buckets, 256)),
-            "block_scale": Thinned(2 * len(self._blocks), 256),
-        }
-
-    def _families(self) -> dict[str, int]:
-        count = len(self._tensors)
-        return {
-            "loss": 1,
-            "learning_rate": len(self._lr),
-            "input": 3,
-            "gradient_norm": count,
-            "gradient_detail": 4 * count,
-            "update_ratio": count,
-            "block_scale": 2 * len(self._blocks),
-        }
 
     def owns(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is a live parameter of this training."""
@@ -217,7 +175,7 @@ class Training:
             update_ratios(self._weights, self._sampled, ratios)
             row[self._order(id(optimizer), self._sampled)] = ratios
             self._weights, self._sampled = [], []
-            self._put("update_ratio", row[:-1])
+            self.ledger.put(self.step, {"update_ratio": row[:-1]})
             self._last_sample = self.step
             self._spent += time.perf_counter() - begin
         if single:
@@ -233,6 +191,8 @@ class Training:
     def _read_inputs(self) -> None:
         self._input.fill(np.nan)
         tap = self._tap
+        if tap is not None:
+            _raise_failure(tap)
         if tap is None or not tap.inputs:
             return
         squares = largest = bad = count = 0.0
@@ -250,29 +210,25 @@ class Training:
         return self._spent + cost <= _ALLOWANCE + _SHARE * elapsed
 
     def _sampling(self) -> bool:
-        due = self.step < 4 or self.step - self._last_sample >= _EVERY
-        return due and self._affordable(0.0)
+        if self.step < 4 or (self.step <= 1024 and self.step & (self.step - 1) == 0):
+            return True  # a dozen samples that every verdict can count on
+        return self.step - self._last_sample >= _EVERY and self._affordable(0.0)
 
     def _finish_flow(self) -> None:
         """Collect the instrumented step that has just been measured."""
         if self._probe is None:
             return
         probe, self._probe = self._probe, None
+        probe.remove()
         flow = probe.collect(self.step)
+        _raise_failure(probe)
         flow.loss, self.anatomy = self.anatomy, {}
-        self._keep(flow)
+        self.ledger.flow(flow)
         if self._tap is None and probe.entries:
             modules = self._live_modules()
             if modules is not None:
                 self._tap = EntryTap([modules[i] for i in probe.entries[:8]])
                 self._block_tap = BlockTap([modules[i] for i in self._blocks])
-
-    def _keep(self, flow: Flow) -> None:
-        if len(self.flows) >= _MAX_FLOWS:
-            del self.flows[_MAX_FLOWS // 2]  # the first ones and the latest matter most
-        self.flows.append(flow)
-        if self._sink is not None:
-            self._sink.flow(self.index, flow)
 
     def _alarm(
         self, tripped: np.ndarray, parameters: list[torch.Tensor], gradients: list[Any]
@@ -281,7 +237,6 @@ class Training:
         nonfinite = self._row[tripped, NONFINITE] > 0
         kind = "nonfinite" if nonfinite.any() else "spike"
         detail: dict[str, Any] = {
-            "kind": kind,
             "count": len(tripped),
             "parameters": tripped[:256].tolist(),
             "z": float(np.nanmax(z, initial=0.0)),
@@ -289,16 +244,12 @@ class Training:
             "loss": self.loss,
             "input": self._input.tolist(),
         }
-        same = sum(1 for a in self.alarms if a.detail["kind"] == kind)
+        same = self.ledger.alarms_of(kind)
         if same == 0 or (same < 8 and self._affordable(self._typical * 4)):
             begin = time.perf_counter()
             detail["replay"] = self._replay(parameters, gradients)
             self._spent += time.perf_counter() - begin
-        event = Event(self.step, "alarm", detail)
-        if len(self.alarms) < _MAX_ALARMS:
-            self.alarms.append(event)
-        if self._sink is not None and same < 1000:
-            self._sink.event(self.index, event)
+        self.ledger.alarm(self.step, kind, detail)
 
     def _replay(self, parameters: list[torch.Tensor], gradients: list[Any]) -> str:
         """Replay the step; returns what came of it in words."""
@@ -317,16 +268,11 @@ class Training:
             self._tap.paused = False
         if isinstance(result, Replay):
             result.flow.loss = dict(self.anatomy)
-            self._keep(result.flow)
+            self.ledger.flow(result.flow)
             return "exact" if result.exact else "not bit-identical"
         return result
 
     # -- the end of a step ----------------------------------------------------------------------
-
-    def _put(self, name: str, row: np.ndarray) -> None:
-        self._series[name].append(self.step, row)
-        if self._sink is not None:
-            self._sink.put(self.index, self.step, {name: row})
 
     def _commit(self) -> None:
         """Close the step: one row into memory and one into the record, then get ready."""
@@ -343,16 +289,13 @@ class Training:
             "learning_rate": self._lr,
             "input": self._input,
             "gradient_norm": norms,
+            "gradient_detail": self._row[:-1, MAXABS:].reshape(-1),
         }
-        for name, row in rows.items():
-            self._series[name].append(self.step, row)
         if self._block_tap is not None and self._block_tap.installed:
             self._block_tap.remove()
+            _raise_failure(self._block_tap)
             rows["block_scale"] = self._block_tap.out.reshape(-1)
-            self._series["block_scale"].append(self.step, rows["block_scale"])
-        if self._sink is not None:
-            rows["gradient_detail"] = self._row[:-1, MAXABS:].reshape(-1)
-            self._sink.put(self.index, self.step, rows)
+        self.ledger.put(self.step, rows)
         if self._tap is not None:
             self._tap.clear()
         self._prepare_next()
@@ -387,15 +330,17 @@ class Training:
 
     def stop(self, ended: str = "ended") -> None:
         """Close an open step and remove every hook; idempotent."""
-        if self._stepped:
-            self._commit()
-        if self.ended == "running":
-            self.ended = ended
-        for part in (self._probe, self._tap, self._block_tap):
-            if part is not None:
-                part.remove()
-        self._probe = self._tap = self._block_tap = None
-        self._weights, self._sampled = [], []
+        try:
+            if self._stepped:
+                self._commit()
+        finally:
+            if self.ended == "running":
+                self.ended = ended
+            for part in (self._probe, self._tap, self._block_tap):
+                if part is not None:
+                    part.remove()
+            self._probe = self._tap = self._block_tap = None
+            self._weights, self._sampled = [], []
 
     def case(self) -> Case:
         """What the rules may look at, as of now."""
@@ -410,5 +355,10 @@ class Training:
             nonfinite_loss=self._nonfinite_loss,
             ended=self.ended,
         )
-        series = {name: s.series() for name, s in self._series.items()}
-        return Case(self.layers, series, tuple(self.flows), tuple(self.alarms), facts)
+        return self.ledger.case(facts)
+
+
+def _raise_failure(part: Hooked) -> None:
+    """What failed inside a hook is raised here, where the session catches and tells it."""
+    if part.failure is not None:
+        raise part.failure

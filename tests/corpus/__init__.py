@@ -45,7 +45,7 @@ class Entry:
 
     def train(self, seed: int) -> float | None:
         """Run it; the final loss as a share of the trivial predictor's."""
-        return self.run(seed, **self.base, **self.change)
+        return self.run(seed, **{**self.base, **self.change})
 
     def train_twin(self, seed: int) -> float | None:
         """Run the same training without the change."""
@@ -90,17 +90,17 @@ def serious_root(report: Report) -> Finding | None:
 CORPUS: dict[str, Entry] = {}
 
 
-def healthy(run: CaseFunction) -> CaseFunction:
+def healthy_case(run: CaseFunction) -> CaseFunction:
     """Register a training with which nothing is wrong, under its function's name."""
     return _add(Entry(run.__name__, run)) and run
 
 
-def fast_healthy(run: CaseFunction) -> CaseFunction:
-    """Like `healthy`, and part of the fast subset."""
+def fast_healthy_case(run: CaseFunction) -> CaseFunction:
+    """Like `healthy_case`, and part of the fast subset."""
     return _add(Entry(run.__name__, run, fast=True)) and run
 
 
-def faulty(
+def faulty_case(
     name: str,
     recipe: CaseFunction,
     pathology: str,
@@ -142,7 +142,7 @@ def load() -> dict[str, Entry]:
     return CORPUS
 
 
-MODULES = (
+MODULES: tuple[str, ...] = (
     "healthy",
     "healthy_networks",
     "healthy_sequences",

@@ -1,1 +1,1 @@
-"""Other people's models, trained on real data by plain loops: each healthy, and each with a fault."""
+"""Models of the transformers library, trained on real data: each healthy, and with each fault."""

@@ -5,10 +5,10 @@ Each member has one healthy recipe; a fault is one change of it. Nothing here kn
 
 from __future__ import annotations
 
+import functools
 import pydoc_data.topics
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +31,13 @@ MASK = 1  # a byte that no text holds, for the masked language model
 LENGTH = 32
 BATCH = 16
 NAN_STEP = 40
+NO_NUMBER = float("nan")
+FAULTS = ("std_one", "lr_x100", "nan_batch")
 
 Batch = dict[str, torch.Tensor]
 
 
+@functools.cache
 def text() -> torch.Tensor:
     """Python's own manual as ASCII bytes [N]."""
     joined = "\n".join(pydoc_data.topics.topics.values())
@@ -59,11 +62,18 @@ def masked_batch(generator: torch.Generator) -> Batch:
     return {"input_ids": ids.masked_fill(hidden, MASK), "labels": ids.masked_fill(~hidden, -100)}
 
 
+@functools.cache
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """Standardised images [N, 1, 8, 8] and labels [N]."""
+    data = load_digits()
+    images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1)
+    return (images - images.mean()) / images.std(), torch.tensor(data.target)
+
+
 def digit_batch(generator: torch.Generator) -> Batch:
-    digits = load_digits()
+    images, labels = digits()
     rows = torch.randint(1500, (BATCH,), generator=generator)
-    images = torch.tensor(digits.images, dtype=torch.float32)[rows].unsqueeze(1)
-    return {"pixel_values": (images - 4.88) / 6.02, "labels": torch.tensor(digits.target)[rows]}
+    return {"pixel_values": images[rows], "labels": labels[rows]}
 
 
 def gpt2() -> nn.Module:
@@ -124,6 +134,42 @@ def vit() -> nn.Module:
     )
 
 
+def enlarge(model: nn.Module) -> None:
+    """All linear weights drawn with standard deviation 1."""
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, Conv1D)):
+            nn.init.normal_(module.weight, std=1.0)
+
+
+def poison(model: nn.Module, batch: Batch) -> Batch:
+    """The batch with one NaN: a pixel, or one token's embedding as a broken encoder gives it."""
+    batch = dict(batch)
+    if "pixel_values" in batch:
+        batch["pixel_values"] = batch["pixel_values"].clone()
+        batch["pixel_values"][3, 0, 2, 2] = NO_NUMBER
+        return batch
+    embed = model.get_input_embeddings()  # pyrefly: ignore
+    batch["inputs_embeds"] = embed(batch.pop("input_ids")).detach()
+    batch["inputs_embeds"][3, 5] = NO_NUMBER
+    return batch
+
+
+def own_loss(model: nn.Module, batch: Batch, bad: bool) -> torch.Tensor:
+    """The loss that the model itself computes from the labels."""
+    return model(**(poison(model, batch) if bad else batch)).loss
+
+
+def weighted_loss(model: nn.Module, batch: Batch, bad: bool) -> torch.Tensor:
+    """A weighted mean over tokens; a bad batch has a NaN among its weights."""
+    labels = batch["labels"][:, 1:].flatten()
+    logits = model(input_ids=batch["input_ids"]).logits[:, :-1].flatten(0, 1)
+    weights = torch.where(labels == ord(" "), 0.5, 1.0)
+    total = weights.sum()
+    if bad:
+        weights[7] = NO_NUMBER
+    return (F.cross_entropy(logits, labels, reduction="none") * weights).sum() / total
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A model, its data, and the projection that the harmless oddity enlarges."""
@@ -131,45 +177,17 @@ class Member:
     build: Callable[[], nn.Module]
     batch: Callable[[torch.Generator], Batch]
     projection: str
+    loss: Callable[[nn.Module, Batch, bool], torch.Tensor]
     lr: float = 1e-3
     steps: int = 100
 
 
 MEMBERS = {
-    "gpt2": Member(gpt2, causal_batch, "transformer.h.1.mlp.c_proj", lr=3e-3),
-    "llama": Member(llama, causal_batch, "model.layers.1.mlp.down_proj", lr=3e-3),
-    "bert": Member(bert, masked_batch, "bert.encoder.layer.1.output.dense", lr=3e-3),
-    "vit": Member(vit, digit_batch, "vit.layers.1.mlp.fc2", lr=1e-3),
+    "gpt2": Member(gpt2, causal_batch, "transformer.h.1.mlp.c_proj", own_loss, lr=3e-3),
+    "llama": Member(llama, causal_batch, "model.layers.1.mlp.down_proj", weighted_loss, lr=3e-3),
+    "bert": Member(bert, masked_batch, "bert.encoder.layer.1.output.dense", own_loss, lr=3e-3),
+    "vit": Member(vit, digit_batch, "vit.layers.1.mlp.fc2", own_loss, lr=1e-3),
 }
-FAULTS = ("std_one", "lr_x100", "nan_batch", "nan_weight")
-
-
-def _enlarge(model: nn.Module) -> None:
-    """All linear weights drawn with standard deviation 1."""
-    for module in model.modules():
-        if isinstance(module, (nn.Linear, Conv1D)):
-            nn.init.normal_(module.weight, std=1.0)
-
-
-def _loss(model: nn.Module, batch: Batch, poison: str) -> torch.Tensor:
-    """Cross-entropy, with a NaN in the batch if `poison` says where."""
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
-    labels = batch["labels"]
-    if poison == "nan_batch":
-        if "pixel_values" in inputs:
-            inputs["pixel_values"][3, 0, 2, 2] = float("nan")
-        else:
-            embedded = model.get_input_embeddings()(inputs.pop("input_ids")).detach()  # pyrefly: ignore
-            embedded[3, 5] = float("nan")
-            inputs["inputs_embeds"] = embedded
-    logits = model(**inputs).logits
-    if "pixel_values" not in batch and batch["input_ids"] is labels:
-        logits, labels = logits[:, :-1], labels[:, 1:]
-    each = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
-    weight = (labels.flatten() >= 0).float()
-    if poison == "nan_weight":
-        weight[7] = float("nan")
-    return (each * weight).sum() / weight.nan_to_num(1.0).sum()
 
 
 def train(name: str, fault: str = "", steps: int | None = None, seed: int = 0) -> list[float]:
@@ -178,7 +196,7 @@ def train(name: str, fault: str = "", steps: int | None = None, seed: int = 0) -
     torch.manual_seed(seed)
     model = member.build()
     if fault == "std_one":
-        _enlarge(model)
+        enlarge(model)
     if fault == "projection_x50":
         with torch.no_grad():
             model.get_submodule(member.projection).weight.mul_(50.0)  # pyrefly: ignore
@@ -188,13 +206,9 @@ def train(name: str, fault: str = "", steps: int | None = None, seed: int = 0) -
     losses: list[float] = []
     for step in range(steps or member.steps):
         optimizer.zero_grad()
-        loss = _loss(model, member.batch(generator), fault if step == NAN_STEP else "")
+        bad = fault == "nan_batch" and step == NAN_STEP
+        loss = member.loss(model, member.batch(generator), bad)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     return losses
-
-
-def describe(model: nn.Module) -> dict[str, Any]:
-    """Names of the linear layers, for a test's message."""
-    return {n: type(m).__name__ for n, m in model.named_modules() if isinstance(m, nn.Linear)}

@@ -20,8 +20,9 @@ class Facts:
 
     steps: optimizer steps; backwards: backward calls; carried: steps whose gradients still held
     the previous step's; first_carried: the first of them; present [P]: steps in which each
-    parameter had a gradient; trained: indices of those that an optimizer holds; optimizer: its class name; nonfinite_loss: first step whose loss was
-    not finite; ended: how the training ended ("running", "ended", "raised", "interrupted").
+    parameter had a gradient; trained: indices of those that an optimizer holds; optimizer: its
+    class name; nonfinite_loss: first step whose loss was not finite; ended: how the training ended
+    ("running", "ended", "raised", "interrupted").
     """
 
     steps: int = 0

@@ -40,6 +40,4 @@ def _pace(case: Case) -> Pace | None:
     finite = medians[np.isfinite(medians)]
     if not len(finite):
         return Pace(np.inf, np.inf, np.inf, 0)
-    return Pace(
-        float(finite[:4].max()), float(finite.max()), float(np.median(finite)), len(finite)
-    )
+    return Pace(float(finite[:4].max()), float(finite.max()), float(np.median(finite)), len(finite))

@@ -1,15 +1,16 @@
 """The depth profile of one instrumented step: how the gradient grows from the output to the input.
 
 Along a plain chain, each gap between two affine layers is split into the part of the weights, of
-the activation, of normalisation and of pooling, as SCIENCE.md section 6 defines them, all in decades
-(log10) of the Frobenius norm. With skip connections the trunk is followed instead, from block to
-block, because inside a branch only that branch's share of the gradient flows.
+the activation, of normalisation and of pooling, as SCIENCE.md section 6 defines them, all in
+decades (log10) of the Frobenius norm. With skip connections the trunk is followed instead, from
+block to block, because inside a branch only that branch's share of the gradient flows.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def _log(value: float) -> float:
 
 def _chain(calls: list[Call], weighted: list[Call], layers: LayerTable) -> list[Stage]:
     stages = []
-    for here, after in zip(weighted[:-1], weighted[1:], strict=True):
+    for here, after in pairwise(weighted):
         if after.grad_input is None or after.grad_output is None or after.grad_input.norm <= 0:
             # Nothing came back through it: the profile begins anew behind this point.
             stages.append(_stage(here, after, weights=0.0, rest=0.0))

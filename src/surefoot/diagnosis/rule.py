@@ -56,4 +56,8 @@ def _bad(result: Outcome) -> Severity:
 def times(decades: float) -> str:
     """A growth in decades as a factor in words: 0.6 -> '4.0x'."""
     factor = 10 ** min(abs(decades), 12)
-    return f"{factor:.2g}x" if factor < 100 else f"{factor:.0e}x".replace("e+0", "e").replace("e+", "e")
+    return (
+        f"{factor:.2g}x"
+        if factor < 100
+        else f"{factor:.0e}x".replace("e+0", "e").replace("e+", "e")
+    )

@@ -15,7 +15,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
+from itertools import compress
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -90,7 +92,9 @@ class NativePass:
         self._counts = np.zeros(capacity, np.int64)
         self._kinds = np.full(capacity, MISSING, np.int8)
         self._arguments = (
-            ctypes.addressof(self._addresses), self._counts.ctypes.data, self._kinds.ctypes.data
+            ctypes.addressof(self._addresses),
+            self._counts.ctypes.data,
+            self._kinds.ctypes.data,
         )
         # what the arrays now describe, so that only a change is written
         self._types: list[type] = []
@@ -128,9 +132,11 @@ class NativePass:
             if not PLAIN_TYPES.issuperset(set(types) - {type(None)}):
                 return False
             self._gaps = type(None) in types
-        there = [tensor for tensor in tensors if tensor is not None] if self._gaps else tensors
+        there = cast("Sequence[torch.Tensor]", tensors)
+        if self._gaps:
+            there = [tensor for tensor in tensors if tensor is not None]
         try:
-            if not all([t.is_cpu and (t.is_contiguous() or is_dense(t)) for t in there]):
+            if False in [t.is_cpu and (t.is_contiguous() or is_dense(t)) for t in there]:
                 return False
             sizes = [t.numel() for t in there]
             dtypes = [t.dtype for t in there]
@@ -138,7 +144,7 @@ class NativePass:
         except (RuntimeError, NotImplementedError):  # no memory of its own: sparse, opaque
             return False
         # a lazily negated tensor (an imaginary part) has gaps, unless it is a single element
-        if 1 in sizes and any(t.is_neg() for t, size in zip(there, sizes) if size == 1):
+        if 1 in sizes and any(t.is_neg() for t in compress(there, (n == 1 for n in sizes))):
             return False
         if not (known and sizes == self._sizes and dtypes == self._dtypes):
             if not KINDS.keys() >= set(dtypes):

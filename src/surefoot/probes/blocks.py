@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from surefoot.kernels import NORM, make_pass
 from surefoot.layers import LayerTable
+from surefoot.probes.safely import Hook, safely
 from surefoot.probes.statistics import float_tensors
 
 _MAX_BLOCKS = 32
@@ -37,7 +39,8 @@ class BlockTap:
     """Writes `out` [B, 2] (activation rms, gradient norm) while installed; NaN if not called."""
 
     def __init__(self, modules: list[nn.Module]) -> None:
-        self._modules = modules
+        self._modules = [weakref.ref(m) for m in modules]
+        self.failure: Exception | None = None
         self._handles: list[Any] = []
         self._pass = make_pass(1)
         self._row = np.empty((1, 5))
@@ -51,8 +54,10 @@ class BlockTap:
     def install(self) -> None:
         """Hook the blocks and forget the last sample."""
         self.out.fill(np.nan)
-        for i, module in enumerate(self._modules):
-            self._handles.append(module.register_forward_hook(partial(self._leave, i)))
+        for i, ref in enumerate(self._modules):
+            module = ref()
+            if module is not None:
+                self._handles.append(module.register_forward_hook(Hook(self._leave, i)))
 
     def remove(self) -> None:
         """Take the hooks away."""
@@ -60,6 +65,7 @@ class BlockTap:
             handle.remove()
         self._handles.clear()
 
+    @safely
     def _leave(self, index: int, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return
@@ -71,6 +77,7 @@ class BlockTap:
         if y.requires_grad:
             y.register_hook(partial(self._gradient, index))
 
+    @safely
     def _gradient(self, index: int, gradient: torch.Tensor) -> None:
         self._pass([gradient.detach()], self._row)
         self.out[index, 1] = self._row[0, NORM]

@@ -16,6 +16,7 @@ from torch import nn
 from surefoot.layers import Kind, LayerTable
 from surefoot.probes import statistics
 from surefoot.probes.recurrence import through_time
+from surefoot.probes.safely import Hook, safely
 from surefoot.signals.flow import Call, Flow, TensorStats
 
 _WEIGHTED_NODES = ("Addmm", "Mm", "Bmm", "Baddbmm", "Convolution", "Linear", "Embedding", "Scaled")
@@ -35,6 +36,7 @@ class FlowProbe:
         self._table = table
         self._modules = modules
         self._handles: list[Any] = []
+        self.failure: Exception | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -43,18 +45,19 @@ class FlowProbe:
         self._data: set[int] = set()
         self._nodes: dict[Any, int] = {}
         self._pending: tuple[Call, torch.Tensor, Any] | None = None
-        self._recurrent: list[tuple[Call, nn.Module, Any]] = []
+        self._recurrent: list[tuple[Call, nn.RNNBase, torch.Tensor]] = []
         self._last_grad: tuple[Any, TensorStats] | None = None
         self.entries: list[int] = []
 
     def install(self) -> None:
-        """Put the hooks in place."""
-        for i, module in enumerate(self._modules):
+        """Put the hooks in place; from then on the modules are no longer kept alive."""
+        modules, self._modules = self._modules, []
+        for i, module in enumerate(modules):
             if isinstance(module, torch.jit.ScriptModule):
                 continue
             self._handles += [
-                module.register_forward_pre_hook(partial(self._enter, i), with_kwargs=True),
-                module.register_forward_hook(partial(self._leave, i), with_kwargs=True),
+                module.register_forward_pre_hook(Hook(self._enter, i), with_kwargs=True),
+                module.register_forward_hook(Hook(self._leave, i), with_kwargs=True),
             ]
 
     def remove(self) -> None:
@@ -74,6 +77,7 @@ class FlowProbe:
         self.entries = entries
         return flow
 
+    @safely
     def _enter(self, layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
         call = None
         usable = torch.is_grad_enabled() and not torch.compiler.is_compiling()
@@ -102,6 +106,7 @@ class FlowProbe:
         self._calls.append(call)
         return call
 
+    @safely
     def _leave(self, layer: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         # A forward that raised leaves its entry open: drop such entries on the way.
         while self._open:
@@ -172,6 +177,7 @@ class FlowProbe:
         if start is not None:
             self._nodes.setdefault(start, call.order)
 
+    @safely
     def _gradient(self, call: Call, field: str, gradient: torch.Tensor) -> None:
         if self._last_grad is None or self._last_grad[0] is not gradient:
             self._last_grad = (gradient, statistics.tensor_stats(gradient))

@@ -180,7 +180,11 @@ _DOMAINS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
     "Log1PBackward0": ("_saved_self", lambda x: x <= -1, "log1p of a number not above -1"),
     "DivBackward0": ("_saved_other", lambda x: x == 0, "division by zero"),
     "ReciprocalBackward0": ("_saved_result", lambda x: ~torch.isfinite(x), "division by zero"),
-    "SqrtBackward0": ("_saved_result", lambda x: torch.isnan(x) | (x == 0), "square root at 0 or below"),
+    "SqrtBackward0": (
+        "_saved_result",
+        lambda x: torch.isnan(x) | (x == 0),
+        "square root at 0 or below",
+    ),
     "RsqrtBackward0": ("_saved_result", lambda x: ~torch.isfinite(x), "1/sqrt of 0 or below"),
     "ExpBackward0": ("_saved_result", lambda x: torch.isinf(x), "exp of a number too large"),
     "AcosBackward0": ("_saved_self", lambda x: x.abs() >= 1, "acos at or beyond 1"),
@@ -214,6 +218,8 @@ def undefined_in_loss(loss: torch.Tensor, limit: int = 256) -> str | None:
             attribute, outside, words = _DOMAINS[name]
             try:
                 saved = getattr(node, attribute)
+                if name.startswith("Nll") and node._saved_reduction != 1:
+                    saved = None  # only a mean divides by the weight of its targets
                 if saved is not None and bool(outside(saved.detach()).any()):
                     found = words
             except (RuntimeError, AttributeError):

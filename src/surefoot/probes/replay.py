@@ -9,8 +9,10 @@ buffers, module attributes, `.grad` and the user's parameter hooks are left alon
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import random
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,9 +26,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 from surefoot.layers import LayerTable
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.origin import Origin, OriginMode
+from surefoot.probes.safely import Hook, safely
 from surefoot.probes.statistics import float_tensors
 from surefoot.signals.flow import Flow
 
+_HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_CONTAINERS = (dict, OrderedDict, list, set, deque)
 _MAX_ENTRIES = 8  # calls of entry modules kept in one step (micro-batches)
 
 
@@ -52,12 +57,13 @@ class EntryTap:
         self.inputs: list[torch.Tensor] = []
         self.overflowed = False
         self.paused = False
+        self.failure: Exception | None = None
         self._handles: list[Any] = []
         self._pending: list[Entry] = []
         for module in modules:
             self._handles += [
-                module.register_forward_pre_hook(self._before, with_kwargs=True),
-                module.register_forward_hook(self._after),
+                module.register_forward_pre_hook(Hook(self._before), with_kwargs=True),
+                module.register_forward_hook(Hook(self._after)),
             ]
 
     def remove(self) -> None:
@@ -74,6 +80,7 @@ class EntryTap:
         self.inputs.clear()
         self.overflowed = False
 
+    @safely
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if self.paused or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return
@@ -93,6 +100,7 @@ class EntryTap:
         )
         self._pending.append(entry)
 
+    @safely
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         if not self._pending or self._pending[-1].module is not module:
             return
@@ -110,11 +118,13 @@ def _keep_gradient(entry: Entry, index: int, gradient: torch.Tensor) -> None:
 def _tensors(tree: Any) -> list[torch.Tensor]:
     if isinstance(tree, torch.Tensor):
         return [tree]
-    if type(tree) is tuple and len(tree) == 2 and tree[1] == {} and type(tree[0]) is tuple:
-        # (args, kwargs) of the usual call: no need for the general walk
-        if all(isinstance(x, torch.Tensor) for x in tree[0]):
-            return list(tree[0])
+    if type(tree) is tuple and len(tree) == 2 and tree[1] == {} and _only_tensors(tree[0]):
+        return list(tree[0])  # (args, kwargs) of the usual call: no need for the general walk
     return [t for t in tree_leaves(tree) if isinstance(t, torch.Tensor)]
+
+
+def _only_tensors(args: Any) -> bool:
+    return type(args) is tuple and all(isinstance(x, torch.Tensor) for x in args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +163,12 @@ def replay(
         origin: Origin | None = None
         try:
             for entry in used:
-                origin = origin or _nonfinite_input(entry) or _run(entry, mode, aliases, found)
+                made = _run(entry, mode, aliases, found)
+                origin = origin or _nonfinite_input(entry) or made
         finally:
             flow = probe.collect(step, replayed=True)
+    if probe.failure is not None:
+        raise probe.failure
     flow.origin = origin.to_json() if origin is not None else None
     exact = bool(found) and all(
         k in gradients and torch.equal(torch.nan_to_num(g), torch.nan_to_num(gradients[k]))
@@ -210,30 +223,65 @@ def _set_aside(modules: list[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
 
     Yields id(parameter) -> alias. An alias shares the parameter's memory but none of its hooks.
     """
-    saved = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in modules]
+    saved = [(m, dict(m.__dict__), _contents(m)) for m in modules]
     aliases: dict[int, torch.Tensor] = {}
     copies: dict[int, torch.Tensor] = {}
     state = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:
-        for module, _, parameters, buffers in saved:
-            for name, p in parameters.items():
-                if p is not None and p.requires_grad:
-                    alias = aliases.setdefault(id(p), nn.Parameter(p.detach()))
-                    module._parameters[name] = alias  # pyrefly: ignore
-            for name, b in buffers.items():
-                if b is not None:
-                    module._buffers[name] = copies.setdefault(id(b), b.detach().clone())
-            if isinstance(module, nn.RNNBase):
-                names = module.__dict__["_flat_weights_names"]
-                module.__dict__["_flat_weights"] = [getattr(module, n) for n in names]
+        for module in modules:
+            _swap_tensors(module, aliases, copies)
+            _mute_hooks(module)
         with contextlib.redirect_stdout(io.StringIO()):
             yield aliases
     finally:
-        for module, attributes, parameters, buffers in saved:
+        for module, attributes, contents in saved:
             module.__dict__.clear()
             module.__dict__.update(attributes)
-            module._parameters.update(parameters)
-            module._buffers.update(buffers)
+            for container, before in contents:
+                _refill(container, before)
         torch.set_rng_state(state[0])
         random.setstate(state[1])
         np.random.set_state(state[2])
+
+
+def _swap_tensors(
+    module: nn.Module, aliases: dict[int, torch.Tensor], copies: dict[int, torch.Tensor]
+) -> None:
+    for name, p in module._parameters.items():
+        if p is not None and p.requires_grad:
+            alias = aliases.setdefault(id(p), nn.Parameter(p.detach()))
+            module._parameters[name] = alias  # pyrefly: ignore
+    for name, b in module._buffers.items():
+        if b is not None:
+            module._buffers[name] = copies.setdefault(id(b), b.detach().clone())
+    if isinstance(module, nn.RNNBase):
+        names = module.__dict__["_flat_weights_names"]
+        module.__dict__["_flat_weights"] = [getattr(module, n) for n in names]
+
+
+def _mute_hooks(module: nn.Module) -> None:
+    """Leave only the hooks that torch itself needs: a user's hook counts how often it is called."""
+    for name in _HOOK_TABLES:
+        table = module.__dict__[name]
+        needed = {k: h for k, h in table.items() if _of_torch(h)}
+        module.__dict__[name] = OrderedDict(needed)
+
+
+def _of_torch(hook: Any) -> bool:
+    maker = getattr(hook, "__module__", None) or type(hook).__module__
+    return maker.partition(".")[0] == "torch" or type(hook).__module__.startswith("torch.")
+
+
+def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
+    """The containers among a module's attributes with a shallow copy of each."""
+    values = module.__dict__.values()
+    return [(v, copy.copy(v)) for v in values if type(v) in _CONTAINERS]
+
+
+def _refill(container: Any, before: Any) -> None:
+    """Put back into a list, dict, set or deque what was in it, in its order."""
+    if type(container) is list:
+        container[:] = before
+        return
+    container.clear()
+    container.extend(before) if type(container) is deque else container.update(before)

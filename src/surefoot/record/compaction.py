@@ -17,7 +17,7 @@ from surefoot.record.database import transaction
 from surefoot.record.schema import Steps
 
 _FIRST_WIDTH = 8  # low, high and last take three rows' room: merging fewer than 4 gains nothing
-_PIECE_ROWS = (16, 512)
+_PIECE_ROWS = (4, 512)
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Compaction:
         table = tables[self._turn]
         low, high = _PIECE_ROWS
         limit = min(max(self.piece_bytes // (12 * table.columns + 64), low), high)
-        rows = self.connection.execute(table.select(), (self._after, limit)).fetchall()
+        rows = _fetch(self.connection, table, self._after, limit)
         self._most = max(self._most, len(rows))
         groups = self._group(rows)
         at_end, alone = len(rows) < limit, len(groups) == 1
@@ -92,9 +92,24 @@ class Compaction:
             self.connection.execute(
                 f"DELETE FROM {table.name} WHERE id BETWEEN ? AND ?", (first, last)
             )
-            self.connection.executemany(
-                table.insert(1), [_merged(table, group) for group in groups]
-            )
+            table.insert(self.connection, [_merged(table, group) for group in groups])
+
+
+def _fetch(
+    connection: sqlite3.Connection, table: Steps, after: int, limit: int
+) -> list[tuple[Any, ...]]:
+    """The rows after an id, in one step of one statement: see `Steps.insert` for why."""
+    columns = ["id", "step", "rows", *(f'hex("{family}")' for family in table.families)]
+    texts = connection.execute(
+        f"SELECT {', '.join(f'group_concat({column})' for column in columns)} "
+        f"FROM ({table.select()})",
+        (after, limit),
+    ).fetchone()
+    if texts[0] is None:
+        return []
+    numbers = [map(int, text.split(",")) for text in texts[:3]]
+    blobs = [[bytes.fromhex(h) or None for h in text.split(",")] for text in texts[3:]]
+    return sorted(zip(*numbers, *blobs, strict=True))
 
 
 def _merged(table: Steps, group: list[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -46,12 +46,17 @@ def open_writer(folder: Path, wal_bytes: int) -> sqlite3.Connection:
         for setting in (
             f"page_size = {PAGE}",
             "secure_delete = OFF",  # Debian builds it ON: freed pages would all be written again
-            "journal_mode = WAL",
             "synchronous = NORMAL",
             f"wal_autocheckpoint = {max(wal_bytes // (2 * PAGE), 8)}",
             f"journal_size_limit = {wal_bytes}",
         ):
             connection.execute(f"PRAGMA {setting}").fetchall()
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise sqlite3.OperationalError(
+                f"expected a file system where SQLite can keep a write-ahead log, got one with "
+                f"journal mode {mode!r} in {folder}. Next: keep runs on a local disk"
+            )
         with transaction(connection):
             schema.create(connection)
     except BaseException:
@@ -68,11 +73,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:  # SQLite itself rolls back when the disk is full
             connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 @contextmanager

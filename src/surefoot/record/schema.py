@@ -7,13 +7,16 @@ family, so that a step costs a single insert. Everything else is small text.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 VERSION = 1
 APPLICATION = 0x53464F54  # "SFOT", sqlite's application_id: the file's kind, whatever its name
 MAX_COLUMNS = 1 << 22  # of all families: 16 MiB a row, 48 MiB a merged bucket
 MAX_TEXT = 64 << 20  # bytes of any one value in the file
+_VARIABLES = 999  # in one statement, SQLite's oldest default
 _RESERVED = frozenset({"id", "step", "rows"})
 
 _TABLES = {
@@ -71,14 +74,35 @@ class Steps:
         """Make the table."""
         connection.execute(f"CREATE TABLE {self.name} {self.body}")
 
-    def insert(self, rows: int) -> str:
-        """SQL that inserts that many rows at once: (id or NULL, step, rows, one blob a family)."""
+    def insert(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert rows (id or None, step, rows, a blob or None for each family).
+
+        In few statements: each lets go of Python's lock, and in a training that computes in Python
+        it takes milliseconds to win it back. In powers of two, so that SQLite has to prepare only
+        a few different ones.
+        """
         row = f"(?, ?, ?{', ?' * len(self.families)})"
-        return f"INSERT INTO {self.name} VALUES {', '.join([row] * rows)}"
+        start = 0
+        for count in _powers(len(rows), _VARIABLES // (3 + len(self.families))):
+            connection.execute(
+                f"INSERT INTO {self.name} VALUES {', '.join([row] * count)}",
+                list(chain.from_iterable(rows[start : start + count])),
+            )
+            start += count
 
     def select(self) -> str:
         """SQL for the rows after an id, at most so many, in order."""
         return f"SELECT * FROM {self.name} WHERE id > ? ORDER BY id LIMIT ?"
+
+
+def _powers(count: int, most: int) -> Iterator[int]:
+    """Powers of two that sum to `count`, largest first, none above `most`."""
+    power = 1 << (most.bit_length() - 1)
+    while count:
+        while power > count:
+            power //= 2
+        yield power
+        count -= power
 
 
 def create(connection: sqlite3.Connection) -> None:

@@ -9,8 +9,7 @@ import json
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from surefoot.record import blob
@@ -21,9 +20,9 @@ from surefoot.record.schema import Steps
 
 _CHECKPOINT_SECONDS = 5.0  # between moves of the log into the file: what a power cut may cost
 _TRANSACTION_BYTES = 2 << 20
+_PIECE_BYTES = 512 << 10  # merged at once: a millisecond in which the trainer may have to wait
 _FLOWS = 64  # a training keeps its first and its newest instrumented steps
 _EVENTS = (1000, 4000)  # first and newest kept, of all trainings
-_VARIABLES = 999  # in one statement, SQLite's oldest default
 _INSERTS = {
     "training": "INSERT OR REPLACE INTO training VALUES (?, ?, ?)",
     "report": "INSERT OR REPLACE INTO report VALUES (?, ?)",
@@ -51,8 +50,9 @@ class Store:
         self._limit = limit
         self._pages = (limit - wal_bytes(limit) - (128 << 10)) * 15 // 16 // PAGE
         self._transaction_bytes = min(_TRANSACTION_BYTES, wal_bytes(limit) // 4)
+        piece = min(_PIECE_BYTES, self._transaction_bytes)
         self._tables: dict[int, Steps] = {}
-        self._compaction = Compaction(connection, self._tables, self._transaction_bytes)
+        self._compaction = Compaction(connection, self._tables, piece)
         self._rows: dict[int, int] = {}
         self._flows: dict[int, list[tuple[int, int]]] = {}  # per training: (id, bytes)
         self._events = 0
@@ -105,6 +105,8 @@ class Store:
     def _make_room(self, size: int) -> bool:
         """Merge old buckets until `size` bytes fit under the limit; False if they cannot."""
         need = size * 9 // 8 // PAGE + 4
+        if need > self._pages // 2:
+            return False  # too much for any merging: let the rest keep its detail
         while not self._fits(need):
             width = self._compaction.width
             if not self._compaction.piece():
@@ -201,11 +203,6 @@ class Store:
         ]
 
     def _insert_rows(self, table: Steps, rows: list[Row]) -> None:
-        """Insert many rows with few statements.
-
-        Each statement lets go of Python's lock and has to win it back from the trainer, so rows go
-        in powers of two at a time: few different texts, and SQLite prepares each of them once.
-        """
         families = [
             blob.narrow([row.blobs[i] for row in rows], columns)
             for i, columns in enumerate(table.families.values())
@@ -215,11 +212,7 @@ class Store:
             (None, row.step, count, *blobs)
             for row, count, *blobs in zip(rows, counts, *families, strict=True)
         ]
-        start = 0
-        for count in _powers(len(rows), _VARIABLES // (3 + len(table.families))):
-            values = list(chain.from_iterable(whole[start : start + count]))
-            self._connection.execute(table.insert(count), values)
-            start += count
+        table.insert(self._connection, whole)
         total = self._rows.get(table.training, 0) + sum(counts)
         self._connection.execute(
             "INSERT OR REPLACE INTO progress VALUES (?, ?, ?)",
@@ -231,13 +224,3 @@ class Store:
 def wal_bytes(limit: int) -> int:
     """The share of a folder's limit that the write-ahead log may take."""
     return min(limit // 8, 8 << 20)
-
-
-def _powers(count: int, most: int) -> Iterator[int]:
-    """Powers of two that sum to `count`, largest first, none above `most`."""
-    power = 1 << (most.bit_length() - 1)
-    while count:
-        while power > count:
-            power //= 2
-        yield power
-        count -= power

@@ -34,7 +34,7 @@ from surefoot.signals.flow import Flow
 
 LIMIT_BYTES = 256 << 20
 _LEAST_LIMIT = 1 << 20
-_TEXT_BYTES = {"event": 64 << 10, "flow": 8 << 20, "report": 16 << 20, "training": MAX_TEXT // 2}
+_TEXT_BYTES = {"event": 64 << 10, "flow": 8 << 20, "report": 8 << 20, "training": MAX_TEXT // 2}
 
 
 class Writer:
@@ -80,6 +80,7 @@ class Writer:
         self.folder = Path(folder)
         self.problem: str | None = None
         self.committed: dict[int, int] = {}
+        self._text_bytes = {table: min(n, limit // 16) for table, n in _TEXT_BYTES.items()}
         self._clock = clock
         self._pid = os.getpid()
         self._backlog = Backlog(self.QUEUE_BYTES)
@@ -137,7 +138,7 @@ class Writer:
                     continue
                 blobs[position] = data = blob.raw(row)
                 size += len(data)
-            self._backlog.row(training, int(step), blobs, size)
+            self._backlog.row(training, _fitting(step), blobs, size)
             if self._backlog.pressing:
                 self._wake.set()
         except Exception as error:
@@ -149,7 +150,7 @@ class Writer:
             return
         try:
             detail = _dumps(dict(event.detail))
-            self._send("event", (int(training), int(event.step), str(event.kind), detail))
+            self._send("event", (training, event.step, str(event.kind), detail))
         except Exception as error:
             self._note(f"an event is not recorded: {type(error).__name__}: {error}")
 
@@ -158,7 +159,7 @@ class Writer:
         if self._off():
             return
         try:
-            self._send("flow", (int(training), _dumps(flow.to_json())))
+            self._send("flow", (training, _dumps(flow.to_json())))
         except Exception as error:
             self._note(f"a flow is not recorded: {type(error).__name__}: {error}")
 
@@ -168,7 +169,7 @@ class Writer:
             return
         self._report = report
         try:
-            self._send("report", (int(training), report.dumps()))
+            self._send("report", (training, _dumps(report.to_json())))
         except Exception as error:
             self._note(f"a report is not recorded: {type(error).__name__}: {error}")
 
@@ -214,10 +215,12 @@ class Writer:
         self.problem = self.problem or problem
 
     def _send(self, table: str, values: tuple[Any, ...], steps: Steps | None = None) -> None:
-        """Enqueue a row of a small table; raises ValueError if its text is out of all measure."""
-        size = 256 + sum(len(value) for value in values if isinstance(value, str))
-        if size > _TEXT_BYTES.get(table, MAX_TEXT):
-            raise ValueError(f"expected at most {_TEXT_BYTES[table]} bytes, got {size}")
+        """Enqueue a row of a small table; raises ValueError for what the table cannot hold."""
+        values = tuple(v if isinstance(v, str) else _fitting(v) for v in values)
+        size = 256 + sum(len(value.encode()) for value in values if isinstance(value, str))
+        most = self._text_bytes.get(table, size)
+        if size > most:
+            raise ValueError(f"expected at most {most} bytes of text, got {size}")
         if not self._backlog.text(Text(table, values, size, steps)):
             self._note(f"the disk did not keep up: {table}s were dropped")
 
@@ -278,6 +281,14 @@ def _write_facts(connection: sqlite3.Connection, environment: Mapping[str, Any])
     }
     with transaction(connection):
         connection.executemany("INSERT INTO run VALUES (?, ?)", facts.items())
+
+
+def _fitting(number: Any) -> int:
+    """An integer for SQLite, which would refuse a longer one when it is too late to say so."""
+    number = int(number)
+    if number.bit_length() > 62:
+        raise ValueError(f"expected an integer of at most 62 bits, got {number}")
+    return number
 
 
 def _dumps(value: Any) -> str:

@@ -85,10 +85,9 @@ class Flow:
     def from_json(data: dict[str, Any]) -> Flow:
         """The inverse of `to_json`; raises KeyError or TypeError when malformed."""
         calls = []
-        for call in data["calls"]:
-            stats = {
-                k: TensorStats(**call[k]) if call[k] is not None else None
-                for k in ("input", "output", "grad_input", "grad_output")
-            }
-            calls.append(Call(**{**call, **stats}))
+        for row in data["calls"]:
+            row = dict(row)
+            for name in ("input", "output", "grad_input", "grad_output"):
+                row[name] = TensorStats(**row[name]) if row[name] is not None else None
+            calls.append(Call(**row))
         return Flow(data["step"], calls, data["replayed"], data["loss"], data["origin"])

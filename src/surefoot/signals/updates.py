@@ -51,7 +51,10 @@ def update_ratios(
     with torch.no_grad():
         after = sample_weights(parameters)
         # float64 norms: float32 squares underflow for updates under 1e-19.
-        moved = [torch.linalg.vector_norm(a - b, dtype=torch.float64) for a, b in zip(after, before)]
+        moved = [
+            torch.linalg.vector_norm(a - b, dtype=torch.float64)
+            for a, b in zip(after, before, strict=True)
+        ]
         scale = [torch.linalg.vector_norm(b, dtype=torch.float64) for b in before]
         both = torch.stack([torch.stack(moved), torch.stack(scale)]).cpu().numpy()
     with np.errstate(divide="ignore", invalid="ignore"):

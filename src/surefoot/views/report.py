@@ -37,6 +37,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "number": words.number,
     "plural": words.plural,
     "shorten": words.shorten,
+    "sentence": words.sentence,
     "proof": words.proof_words,
     "when": words.when,
     "pathology": lambda f: words.PATHOLOGY[f.pathology],

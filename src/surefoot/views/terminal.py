@@ -25,6 +25,7 @@ from surefoot.views.words import (
     number,
     plural,
     proof_words,
+    sentence,
     shorten,
     when,
 )
@@ -112,7 +113,7 @@ def _headline(report: Report, items: list[str], console: Console) -> Text:
 def _remedy(remedy: Remedy, console: Console) -> list[RenderableType]:
     on = f" on {shorten(remedy.target, NAME)}" if remedy.target else ""
     words = f"Do first: {clean(remedy.remedy)}{on} ({proof_words(remedy.proof)}). "
-    line = _text(console, words + clean(remedy.why))
+    line = _text(console, words + sentence(remedy.why))
     line.stylize("bold", 0, len("Do first:"))
     parts: list[RenderableType] = [line]
     if remedy.code:

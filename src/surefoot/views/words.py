@@ -175,6 +175,16 @@ def clean_code(text: str) -> str:
     return "\n".join("".join(c if c.isprintable() else "\ufffd" for c in x) for x in lines)
 
 
+def sentence(text: str) -> str:
+    """`clean` text with a capital at its start and a full stop at its end.
+
+    >>> sentence("a step that is not taken cannot poison the weights")
+    'A step that is not taken cannot poison the weights.'
+    """
+    text = clean(text)
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
 def shorten(text: str, width: int) -> str:
     r"""`clean` text of at most `width` characters, the middle left out: both ends tell names apart.
 

@@ -46,8 +46,10 @@ def judge(case: Case) -> Iterator[Finding]:
     if severity is None:
         return
     detail = alarm.detail
-    what = f"its input is {scale:.3g}x the usual scale" if scale >= _INPUT else (
-        f"its loss is {loss:.3g}x the usual one before the update"
+    what = (
+        f"its input is {scale:.3g}x the usual scale"
+        if scale >= _INPUT
+        else (f"its loss is {loss:.3g}x the usual one before the update")
     )
     more = f" ({len(blamed)} such batches)" if len(blamed) > 1 else ""
     factor = float(detail["factor"])

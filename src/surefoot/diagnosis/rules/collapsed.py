@@ -38,9 +38,7 @@ def judge(case: Case) -> Iterator[Finding]:
     if flow is None or seen is None or seen.residual or seen.depth < _DEPTH:
         return
     weighted = [
-        c
-        for c in flow.calls
-        if case.layers.layers[c.layer].kind.weighted and c.cosine is not None
+        c for c in flow.calls if case.layers.layers[c.layer].kind.weighted and c.cosine is not None
     ]
     hidden = weighted[:-1]
     result = outcome(case)

@@ -23,11 +23,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.profile import Profile, profile
 from surefoot.diagnosis.rule import Rule, gauge_severity, times
-from surefoot.diagnosis import prescriptions
 from surefoot.findings import Cause, Evidence, Finding, Pathology
 
 

@@ -28,6 +28,7 @@ from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology
 
 _HIGH = 0.1  # a tenth of the weights at every step
+_FIRST = 0.5  # half of the weights at one of the first steps (Adam's first are long by design)
 _DIVERGED = 0.01  # enough where the loss went up for good
 
 
@@ -79,7 +80,9 @@ def _moving(steps: Pace, result: Outcome) -> bool:
         return steps.highest >= _DIVERGED
     if result.short or result.skill is None:
         return False
-    return max(steps.early, steps.typical) >= _HIGH and result.skill < 0.05
+    # Only a known yardstick tells a run that is lost from one whose loss is not meant to fall.
+    leaping = result.trivial and steps.early >= _FIRST
+    return (leaping or steps.typical >= _HIGH) and result.skill < 0.05
 
 
 def _since(case: Case) -> int:

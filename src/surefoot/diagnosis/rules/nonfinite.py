@@ -85,7 +85,12 @@ def _explain(
         return Cause.NONFINITE_INPUT, None, f"the batch itself holds {count} of them", row
     if loss.get("target_nonfinite"):
         row = [Evidence("non-finite targets or loss weights", loss["target_nonfinite"], "0", step)]
-        return Cause.NONFINITE_INPUT, None, "the targets or loss weights of the batch hold them", row
+        return (
+            Cause.NONFINITE_INPUT,
+            None,
+            "the targets or loss weights of the batch hold them",
+            row,
+        )
     if origin is None or origin["where"] == "loss":
         words = loss.get("undefined")
         if words:

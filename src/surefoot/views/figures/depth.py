@@ -48,9 +48,10 @@ def draw(data: RunData) -> go.Figure | None:
     _band(figure, profiles[0], names)
     for column, attribute in ((1, "gradient"), (2, "signal")):
         left, right = _range([getattr(p, attribute) for p in profiles])
+        gutter = 0.05 * (right - left)  # to the left of all values, for what has no value
         for i, one in enumerate(profiles):
-            _line(figure, one, attribute, names, i, column, 10 ** (left + 0.15))
-        figure.update_xaxes(**log_axis(left, right, most=5), col=column)
+            _line(figure, one, attribute, names, i, column, 10**left)
+        figure.update_xaxes(**log_axis(left - gutter, right, most=5), col=column)
     figure.update_xaxes(title="gradient arriving (norm)", col=1)
     figure.update_xaxes(title="signal leaving (rms)", col=2)
     figure.update_yaxes(type="category", categoryarray=names, range=[-0.6, len(names) - 0.4])
@@ -147,7 +148,7 @@ def _line(
     column: int,
     edge: float,
 ) -> None:
-    """One profile in one panel; what has no place on a log axis is marked at its left edge."""
+    """One profile in one panel; what has no place on a log axis is marked in the gutter on its left."""
     values, bad = getattr(one, attribute), getattr(one, f"bad_{attribute}")
     color, dash, symbol = ((BLUE, "solid", "circle"), (ORANGE, "dash", "square"))[i]
     usable = np.isfinite(values) & (values > 0)

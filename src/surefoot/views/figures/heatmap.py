@@ -25,6 +25,7 @@ from surefoot.views.figures.style import (
     MARKS,
     RED,
     flag_steps,
+    joined,
     label,
     unique,
 )
@@ -73,8 +74,7 @@ def draw(data: RunData) -> go.Figure | None:
 def read(data: RunData) -> Grid | None:
     """The values that the heatmap shows; each cell is the highest norm among its steps.
 
-    Zero and non-finite cells carry no number. Non-finite comes from the norm itself or from the
-    count of non-finite elements in "gradient_detail", if the run has it.
+    Zero and non-finite cells carry no number; `rows.nonfinite` says how the latter are known.
     """
     series = found(data, "gradient_norm")
     if series is None:
@@ -84,7 +84,7 @@ def read(data: RunData) -> Grid | None:
         return None
     series = thin(series, max(24, min(COLUMNS, CELLS // len(rows))))
     norms = layer_norms(data, series.high, rows).T
-    bad = np.isinf(norms) | nonfinite(data, rows, series.steps).T
+    bad = np.isinf(norms) | (nonfinite(data, rows, series.steps).T & ~np.isnan(norms))
     norms = np.where(bad, np.nan, norms)
     if not (bad.any() or np.isfinite(norms).any()):
         return None
@@ -160,7 +160,7 @@ def _mark_findings(figure: go.Figure, data: RunData, grid: Grid, names: list[str
         side = 24 if step < (low + high) / 2 else -24
         figure.add_trace(_flag(step, names[row], words))
         figure.add_annotation(
-            text=", ".join(words),
+            text=joined(words),
             x=step,
             y=row,
             xanchor="left" if side > 0 else "right",

@@ -73,16 +73,30 @@ def root_sum_squares(values: np.ndarray) -> np.ndarray:
 def nonfinite(data: RunData, rows: Sequence[int], steps: np.ndarray) -> np.ndarray:
     """Whether any gradient element of a layer was not finite, [T, L], in buckets ending at steps.
 
-    By the counts in "gradient_detail", whose norms leave such elements out; all False without it.
+    "gradient_norm" leaves such elements out, so it cannot say. By the counts in "gradient_detail";
+    without it by the alarms, and by the losses that were not finite, whose gradients are not.
     """
     mask = np.zeros((len(steps), len(rows)), bool)
     detail = found(data, "gradient_detail")
-    if detail is None:
+    if detail is not None:
+        counts = np.nan_to_num(detail.high[:, 2::4])  # maxabs, mean, nonfinite, zeros
+        place = np.searchsorted(steps, detail.steps)
+        at, row = np.nonzero((layer_norms(data, counts, rows) > 0) & (place < len(steps))[:, None])
+        mask[place[at], row] = True
         return mask
-    counts = np.nan_to_num(detail.high[:, 2::4])  # maxabs, mean, nonfinite, zeros
-    place = np.searchsorted(steps, detail.steps)
-    at, row = np.nonzero((layer_norms(data, counts, rows) > 0) & (place < len(steps))[:, None])
-    mask[place[at], row] = True
+    place_of = {layer: i for i, layer in enumerate(rows)}
+    owners = dict(enumerate(p.layer for p in data.layers.parameters))
+    for event in data.events:
+        bucket = int(np.searchsorted(steps, event.step))
+        if event.detail.get("kind") == "nonfinite" and bucket < len(steps):
+            named = event.detail.get("parameters")
+            indices = named if isinstance(named, list | tuple) else ()
+            layers = {owners.get(p) for p in indices if isinstance(p, int)}
+            mask[bucket, [place_of[layer] for layer in layers & place_of.keys()]] = True
+    loss = found(data, "loss")
+    if loss is not None:
+        lost = np.searchsorted(steps, loss.steps[np.isinf(loss.high[:, 0])])
+        mask[lost[lost < len(steps)]] = True
     return mask
 
 

@@ -94,6 +94,15 @@ def label(finding: Finding) -> str:
     return PATHOLOGY[finding.pathology][0]
 
 
+def joined(words: list[str]) -> str:
+    """Names of numbered findings that share a mark: the first in full, of the others the number.
+
+    >>> joined(["1 origin", "3 stalled training"])
+    '1 origin, 3'
+    """
+    return ", ".join([words[0], *(w.split()[0] for w in words[1:])])
+
+
 def flag_steps(figure: go.Figure, at: dict[float, list[str]], low: float, high: float) -> None:
     """Label steps above the panels, on as many lines as keep the labels apart.
 
@@ -111,7 +120,7 @@ def flag_steps(figure: go.Figure, at: dict[float, list[str]], low: float, high: 
             ends.append([])
         ends[level].append(place)
         figure.add_annotation(
-            text=shorten(", ".join(words), 36),
+            text=joined(words),
             x=step,
             y=1,
             yref="paper",

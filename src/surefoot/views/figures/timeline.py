@@ -26,6 +26,7 @@ from surefoot.views.figures.style import (
 
 POINTS = 800
 EVENTS = 400
+KINDS = 6  # of events drawn
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 GROUPS = len(DASHES)  # learning-rate curves drawn; more groups than that rarely differ
 
@@ -53,7 +54,7 @@ def draw(data: RunData) -> go.Figure | None:
     low, high = np.inf, -np.inf
     for row, panel in enumerate(panels, 1):
         for i, (name, series) in enumerate(panel.curves):
-            _curve(figure, row, name, series, (LINES[i], DASHES[i]))
+            _curve(figure, row, name, series, panel.logarithmic, (LINES[i], DASHES[i]))
             low, high = min(low, series.steps[0]), max(high, series.steps[-1])
         figure.update_yaxes(title=panel.title, row=row)
         if panel.logarithmic:
@@ -134,11 +135,12 @@ def _limits(panel: Panel) -> tuple[float, float]:
     return low - spare, high + spare
 
 
-def _curve(figure: go.Figure, row: int, name: str, series: Series, look: tuple[str, str]) -> None:
+def _curve(
+    figure: go.Figure, row: int, name: str, series: Series, log: bool, look: tuple[str, str]
+) -> None:
     """One curve of that (colour, dash), its envelope where steps were thinned, and its marks."""
     color, dash = look
     steps, low, high, last = series.steps, series.low[:, 0], series.high[:, 0], series.last[:, 0]
-    log = figure.layout[f"yaxis{row if row > 1 else ''}"].type == "log"
     usable = np.isfinite(low) & np.isfinite(high) & ((low > 0) | (not log))
     if (low[usable] < high[usable]).any():
         envelope = go.Scatter(
@@ -194,10 +196,10 @@ def _marks(
 
 def _events(figure: go.Figure, data: RunData, row: int) -> None:
     """A strip of marks, one line a kind of event; of very many, an even selection."""
-    kinds = list(dict.fromkeys(plain(event.kind, 24) for event in data.events))[:6]
     chosen = data.events[:: len(data.events) // EVENTS + 1]
-    for kind in kinds:
-        steps = [event.step for event in chosen if plain(event.kind, 24) == kind]
+    names = [plain(event.detail.get("kind", event.kind), 24) for event in chosen]
+    for kind in list(dict.fromkeys(names))[:KINDS]:
+        steps = [event.step for event, name in zip(chosen, names, strict=True) if name == kind]
         marks = go.Scatter(
             x=steps,
             y=[kind] * len(steps),

@@ -37,7 +37,6 @@ def draw(data: RunData) -> go.Figure | None:
             name=name,
             line={"color": color, "dash": dash, "width": 2.5 if dash == "solid" else 1.5},
             marker={"size": 5 if len(steps) > 1 else 8},
-            connectgaps=True,
             hovertemplate="step %{x:,d}<br>%{y:.3g}<extra>%{fullData.name}</extra>",
         )
         figure.add_trace(curve)
@@ -55,8 +54,12 @@ def usable(values: np.ndarray) -> np.ndarray:
 
 
 def extremes(ratio: np.ndarray) -> tuple[int, int]:
-    """Columns of [S, P] with the lowest and the highest median over the steps."""
-    measured = np.flatnonzero(np.isfinite(ratio).any(axis=0))
+    """Columns of [S, P] with the lowest and the highest median over the steps.
+
+    Only of the columns that are measured most often: a parameter that moved once is no extreme.
+    """
+    often = np.isfinite(ratio).sum(axis=0)
+    measured = np.flatnonzero((often > 0) & (often >= 0.5 * often.max()))
     middle = np.nanmedian(ratio[:, measured], axis=0)
     return int(measured[middle.argmin()]), int(measured[middle.argmax()])
 
@@ -70,7 +73,7 @@ def _curves(
     value, the lowest its lowest.
     """
     ratio = usable(series.last)[drawn]
-    curves = [("median of all parameters", np.nanmedian(ratio, axis=1), BLUE, "solid")]
+    curves = [("median of those that move", np.nanmedian(ratio, axis=1), BLUE, "solid")]
     low, high = extremes(ratio)
     if low != high:
         top, bottom = usable(series.high)[drawn][:, high], usable(series.low)[drawn][:, low]

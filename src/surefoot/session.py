@@ -1,0 +1,285 @@
+"""The session: everything watched in one process, behind `surefoot run` and `surefoot.watch`.
+
+It listens to PyTorch (attach.patches), tells each training of its steps, and at the end asks the
+rules. Whatever goes wrong inside is logged once, and the session steps aside.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import weakref
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from surefoot.attach.discovery import find_roots, leaf_parameters
+from surefoot.attach.patches import Patches
+from surefoot.diagnosis.diagnose import diagnose, merge
+from surefoot.environment import describe
+from surefoot.findings import Report
+from surefoot.probes.origin import undefined_in_loss
+from surefoot.record import Writer
+from surefoot.record.data import RunData
+from surefoot.signals.loss import anatomy
+from surefoot.training import Training
+
+_LOG = logging.getLogger("surefoot")
+_MAX_TRAININGS = 8
+
+
+class Session:
+    """Everything watched in this process between `start` and `stop`.
+
+    folder: where the record goes, None for none; adopt: whether optimizers constructed meanwhile
+    are watched too; ignore: rule ids to leave out of the report.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path | None = None,
+        ignore: Collection[str] = (),
+        environment: Mapping[str, Any] | None = None,
+        adopt: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.problem: str | None = None
+        self.ended = "ended"
+        self.trainings: list[Training] = []
+        self._ignore = frozenset(ignore)
+        self._environment = {**describe(), **(environment or {})}
+        self._adopt = adopt
+        self._patches = Patches(self)
+        self._writer: Writer | None = None
+        self._of: dict[int, tuple[weakref.ref[Any], Training]] = {}
+        self._manual: Training | None = None
+        self._loss: float | None = None
+        self._fresh = True  # no optimizer has stepped since the last backward
+        self._scales: dict[int, float] = {}
+        self._depth = 0
+        self._process = os.getpid()
+        self._running = False
+        self._next_diagnosis = 0.0
+        self._error: str | None = None
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the record and begin to listen. Never raises for a folder that cannot be used."""
+        if self.folder is not None:
+            try:
+                self._writer = Writer(self.folder, self._environment)
+            except Exception as error:
+                self.problem = f"no record is kept in {self.folder}: {error}"
+        self._patches.install()
+        self._running = True
+
+    def stop(self, ended: str | None = None) -> None:
+        """Remove every hook and close the record; idempotent, never raises."""
+        if not self._running:
+            return
+        self._running = False
+        self.ended = ended or self.ended
+        try:
+            self._patches.remove()
+            for training in self.trainings:
+                training.stop(self.ended)
+        except Exception as error:
+            self.failed(error)
+        if self._writer is not None:
+            try:
+                self._diagnose_all()
+                self._writer.close(self.report())
+            except Exception as error:
+                self.problem = self.problem or f"the record could not be closed: {error}"
+            self.problem = self.problem or self._writer.problem
+
+    def failed(self, error: BaseException) -> None:
+        """surefoot's own failure: said once; the training goes on unwatched."""
+        if self._error is None:
+            self._error = f"{type(error).__name__}: {error}"
+            _LOG.warning("surefoot stepped aside after a failure of its own: %s", self._error)
+            _LOG.debug("where it failed", exc_info=error)
+        for training in self.trainings:
+            try:
+                training.stop("unwatched")
+            except Exception:
+                _LOG.debug("while stepping aside", exc_info=True)
+
+    # -- what is asked of it --------------------------------------------------------------------
+
+    def report(self) -> Report:
+        """The verdict on what was seen so far."""
+        reports = [diagnose(t.case(), self._ignore) for t in self.trainings]
+        missing = self._missing()
+        return merge(reports, missing, self._environment.get("surefoot", ""))
+
+    def data(self, training: int | None = None) -> RunData | None:
+        """The longest training (or the one asked for) as data for the views; None without any."""
+        if not self.trainings:
+            return None
+        if training is None:
+            chosen = max(self.trainings, key=lambda t: t.step)
+        else:
+            chosen = self.trainings[training]
+        case = chosen.case()
+        name = self.folder.name if self.folder is not None else chosen.layers.model
+        report = self.report()
+        return RunData(
+            name, report, case.layers, case.series, case.flows, case.alarms, self._environment
+        )
+
+    def _missing(self) -> list[str]:
+        if self._error is not None:
+            return [f"surefoot stepped aside ({self._error}); please report this"]
+        if not self.trainings:
+            return [
+                "no optimizer was made and backward was never called: nothing was trained here. "
+                "Run the script that holds the training loop: surefoot run train.py"
+            ]
+        if all(t.step == 0 for t in self.trainings):
+            return [
+                "an optimizer was made but it never took a step: there is no gradient to judge. "
+                "Let the training run for at least one step"
+            ]
+        return []
+
+    # -- the listener's side --------------------------------------------------------------------
+
+    def watch(self, model: nn.Module | None, optimizer: torch.optim.Optimizer) -> Training:
+        """Take a training under watch; the model is searched for if it is None."""
+        trained = [p for g in optimizer.param_groups for p in g["params"]]
+        models = [model] if model is not None else find_roots(trained)
+        training = next((t for t in self.trainings if t.owns(trained)), None)
+        # More of the same model is being trained than was known: begin anew.
+        outgrown = training is not None and training.step == 0 and training.lacks(trained)
+        if training is not None and (training is self._manual or outgrown):
+            self._drop(training)
+            training = None
+        if training is None:
+            groups = len(optimizer.param_groups)
+            training = Training(len(self.trainings), models, trained, self._writer, groups)
+            self.trainings.append(training)
+        training.optimizer = type(optimizer).__name__
+        self._of[id(optimizer)] = (weakref.ref(optimizer), training)
+        return training
+
+    def _drop(self, training: Training) -> None:
+        training.stop("replaced")
+        self.trainings.remove(training)
+        if training is self._manual:
+            self._manual = None
+
+    def _training_of(self, optimizer: Any) -> Training | None:
+        known = self._of.get(id(optimizer))
+        return known[1] if known is not None and known[0]() is optimizer else None
+
+    def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
+        """A new optimizer: find its model, unless enough is watched already."""
+        if self._adopt and self._here() and len(self.trainings) < _MAX_TRAININGS:
+            self.watch(None, optimizer)
+
+    def _here(self) -> bool:
+        return os.getpid() == self._process
+
+    def loss_scaled(self, scaled: Any, scale: float) -> None:
+        """Remember the factor that GradScaler put on a loss."""
+        if isinstance(scaled, torch.Tensor):
+            self._scales = {id(scaled): scale}
+
+    def before_backward(self, losses: list[torch.Tensor]) -> None:
+        """Read the loss, before backward frees its graph."""
+        if not self._here():
+            return
+        if self._fresh:
+            self._fresh, self._loss = False, None
+            for training in self.trainings:
+                training.before_backward()
+        for tensor in losses:
+            if tensor.numel() == 1 and tensor.grad_fn is not None:
+                self._read(tensor)
+        if not self.trainings and self._adopt:
+            self._watch_by_hand(losses)
+
+    def _read(self, tensor: torch.Tensor) -> None:
+        scale = self._scales.get(id(tensor), 1.0)
+        value = float(tensor.detach()) / scale
+        self._loss = value + (self._loss or 0.0)
+        finite = abs(value) < float("inf")
+        if finite and not any(t.wants_anatomy for t in self.trainings):
+            return
+        found = anatomy(tensor).to_json()
+        found["multiplier"] /= scale
+        if found["trivial"] is not None:
+            found["trivial"] /= scale
+        if not finite:
+            found["undefined"] = undefined_in_loss(tensor)
+        for training in self.trainings:
+            if training.wants_anatomy or not finite:
+                training.anatomy = found
+
+    def after_backward(self) -> None:
+        """Without an optimizer of torch's, the end of backward stands for the step."""
+        training = self._manual
+        if training is not None and self._here():
+            groups = [{"params": training.live_parameters()}]
+            training.loss = self._loss
+            training.before_step(training, groups)
+            training.after_step(training, single=True)
+            self._fresh = True
+
+    def _watch_by_hand(self, losses: list[torch.Tensor]) -> None:
+        leaves = [p for t in losses for p in leaf_parameters(t)]
+        if leaves:
+            models = find_roots(leaves)
+            self._manual = Training(len(self.trainings), models, leaves, self._writer)
+            self._manual.optimizer = "none of torch.optim"
+            self.trainings.append(self._manual)
+
+    def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
+        """The outermost of nested steps is measured; with a closure, after it."""
+        self._depth += 1
+        if self._depth > 1 or closure or not self._here():
+            return
+        self._measure(optimizer)
+
+    def _measure(self, optimizer: torch.optim.Optimizer) -> None:
+        training = self._training_of(optimizer)
+        if training is not None:
+            training.loss = self._loss
+            training.before_step(optimizer, optimizer.param_groups)
+
+    def after_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
+        """The optimizer has acted."""
+        self._depth = max(self._depth - 1, 0)
+        if self._depth or not self._here():
+            return
+        if closure:
+            self._measure(optimizer)
+        self._fresh = True
+        training = self._training_of(optimizer)
+        if training is not None:
+            sharing = sum(t is training for r, t in self._of.values() if r() is not None)
+            training.after_step(optimizer, single=sharing == 1)
+            self._live_diagnosis()
+
+    def _live_diagnosis(self) -> None:
+        """Now and then, write what would be said if the run ended here (for a killed run)."""
+        if self._writer is None:
+            return
+        now = time.monotonic()
+        if now < self._next_diagnosis:
+            return
+        self._diagnose_all()
+        # At most 0.2 % of the time, and not more often than every two seconds.
+        self._next_diagnosis = now + max(2.0, 500 * (time.monotonic() - now))
+
+    def _diagnose_all(self) -> None:
+        if self._writer is not None:
+            for training in self.trainings:
+                self._writer.report(training.index, diagnose(training.case(), self._ignore))

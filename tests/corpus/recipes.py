@@ -1,0 +1,403 @@
+"""Healthy recipes with one place for each fault; the faulty cases are these with one change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.corpus.data import Pair, batches, digits, images, share, table, text, text_share, windows
+
+Surgery = Callable[[nn.Module], object]
+Poison = Callable[[int, torch.Tensor, torch.Tensor], Pair]
+Optimizer = Callable[[Iterable[Any]], torch.optim.Optimizer]
+
+
+def sgd(lr: float, **more: Any) -> Optimizer:
+    """SGD, to be built on a model's parameters."""
+    return lambda parameters: torch.optim.SGD(parameters, lr=lr, **more)
+
+
+def adam(lr: float, **more: Any) -> Optimizer:
+    """Adam, to be built on a model's parameters."""
+    return lambda parameters: torch.optim.Adam(parameters, lr=lr, **more)
+
+
+def adamw(lr: float, **more: Any) -> Optimizer:
+    """AdamW, to be built on a model's parameters."""
+    return lambda parameters: torch.optim.AdamW(parameters, lr=lr, **more)
+
+
+def untouched(_: nn.Module) -> None:
+    """No surgery."""
+
+
+def same_batch(_: int, x: torch.Tensor, y: torch.Tensor) -> Pair:
+    """No poison."""
+    return x, y
+
+
+def he(model: nn.Module, scale: float = 1.0) -> None:
+    """Kaiming initialisation for ReLU, times `scale`."""
+    for m in model.modules():
+        if isinstance(m, (nn.Linear, nn.Conv2d)):
+            nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+            nn.init.zeros_(m.bias) if m.bias is not None else None
+            with torch.no_grad():
+                m.weight.mul_(scale)
+
+
+def xavier(model: nn.Module, scale: float = 1.0) -> None:
+    """Xavier initialisation, times `scale`."""
+    for m in model.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.xavier_normal_(m.weight, gain=scale)
+            nn.init.zeros_(m.bias)
+
+
+def gaussian(model: nn.Module, std: float) -> None:
+    """Every linear and convolution weight drawn with one standard deviation."""
+    for m in model.modules():
+        if isinstance(m, (nn.Linear, nn.Conv2d)):
+            nn.init.normal_(m.weight, std=std)
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    pairs: Iterable[Pair],
+    *,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.cross_entropy,
+    zero: bool = True,
+    poison: Poison = same_batch,
+) -> None:
+    """An ordinary loop; `zero=False` forgets zero_grad, `poison` may touch a batch."""
+    for step, pair in enumerate(pairs):
+        x, y = poison(step, *pair)
+        if zero:
+            optimizer.zero_grad()
+        loss(model(x), y).backward()
+        optimizer.step()
+
+
+def mlp(
+    seed: int,
+    *,
+    depth: int = 3,
+    width: int = 64,
+    act: Callable[[], nn.Module] = nn.ReLU,
+    init: Surgery = he,
+    surgery: Surgery = untouched,
+    norm: bool = False,
+    optimizer: Optimizer = sgd(0.05, momentum=0.9),
+    steps: int = 200,
+    scale_input: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+    elsewhere: bool = False,
+    **loop: Any,
+) -> float:
+    """nn.Sequential on digits: modules "0", "1", ... (linear, [norm,] activation), last the head.
+
+    `elsewhere` builds the optimizer over another model of the same kind.
+    """
+    torch.manual_seed(seed)
+    x, y = digits()
+
+    def build() -> nn.Sequential:
+        parts: list[nn.Module] = []
+        for i in range(depth):
+            parts.append(nn.Linear(64 if i == 0 else width, width))
+            parts += [nn.BatchNorm1d(width)] if norm else []
+            parts.append(act())
+        return nn.Sequential(*parts, nn.Linear(width, 10))
+
+    model = build()
+    init(model)
+    surgery(model)
+    x = scale_input(x)
+    trained = build() if elsewhere else model
+    train(model, optimizer(trained.parameters()), batches(x, y, 64, steps, seed), **loop)
+    return share(model, x, y)
+
+
+class Named(nn.Module):
+    """Layers in a ModuleList with a functional activation; `middle` may be replaced."""
+
+    def __init__(self, depth: int, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Linear(64, width)
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.middle: nn.Module = nn.Identity()
+        self.head = nn.Linear(width, 10)
+        self.cut: int | None = None
+        self.how = "detach"
+        self.function: Callable[[torch.Tensor], torch.Tensor] = F.relu
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.function(self.stem(x))
+        for i, layer in enumerate(self.layers):
+            if i == self.cut:
+                h = self._cut(layer, h)
+            else:
+                h = self.function(layer(h))
+            if i == len(self.layers) // 2:
+                h = self.middle(h)
+        return self.head(h)
+
+    def _cut(self, layer: nn.Module, h: torch.Tensor) -> torch.Tensor:
+        if self.how == "no_grad":
+            with torch.no_grad():
+                return self.function(layer(h))
+        h = self.function(layer(h))
+        return h.data if self.how == "data" else h.detach()
+
+
+def named(
+    seed: int,
+    *,
+    depth: int = 4,
+    width: int = 64,
+    init: Surgery = he,
+    surgery: Surgery = untouched,
+    optimizer: Optimizer = adam(1e-3),
+    steps: int = 200,
+    **loop: Any,
+) -> float:
+    """A custom class on digits: stem, layers.0 ..., middle, head."""
+    torch.manual_seed(seed)
+    x, y = digits()
+    model = Named(depth, width)
+    init(model)
+    surgery(model)
+    train(model, optimizer(model.parameters()), batches(x, y, 64, steps, seed), **loop)
+    return share(model, x, y)
+
+
+class Conv(nn.Module):
+    """A stack of 3x3 convolutions, optionally with batch norm, pooled into a head."""
+
+    def __init__(self, depth: int, width: int, norm: bool) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(1 if i == 0 else width, width, 3, padding=1) for i in range(depth)
+        )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(width) if norm else nn.Identity() for _ in range(depth)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Linear(width * 4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            x = F.relu(norm(conv(x)), inplace=True)
+            if i in (0, len(self.convs) - 1):
+                x = self.pool(x)
+        return self.head(x.flatten(1))
+
+
+def cnn(
+    seed: int,
+    *,
+    depth: int = 3,
+    width: int = 8,
+    norm: bool = False,
+    init: Surgery = he,
+    surgery: Surgery = untouched,
+    optimizer: Optimizer = sgd(0.02, momentum=0.9),
+    steps: int = 120,
+    **loop: Any,
+) -> float:
+    """A plain CNN on digits: convs.i, norms.i, pool, head."""
+    torch.manual_seed(seed)
+    x, y = images()
+    model = Conv(depth, width, norm)
+    init(model)
+    surgery(model)
+    train(model, optimizer(model.parameters()), batches(x, y, 32, steps, seed), **loop)
+    return share(model, x, y)
+
+
+class Attention(nn.Module):
+    """One-headed causal attention; `mask_row` hides every key from one query."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.mask_row: int | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).chunk(3, -1)
+        t = x.shape[1]
+        hidden = torch.ones(t, t, dtype=torch.bool).triu(1)
+        if self.mask_row is not None:
+            hidden[self.mask_row] = True
+        scores = (q @ k.transpose(1, 2)) * k.shape[-1] ** -0.5
+        return self.proj(scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v)
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ln1, self.attn = nn.LayerNorm(width), Attention(width)
+        self.ln2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attn(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class Transformer(nn.Module):
+    def __init__(self, size: int, width: int, depth: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(size, width)
+        self.position = nn.Embedding(32, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, size)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.embed(ids) + self.position(torch.arange(ids.shape[1]))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+def _language(
+    model: nn.Module, optimizer: torch.optim.Optimizer, length: int, steps: int, seed: int, **loop: Any
+) -> float:
+    """Next characters; the share of their entropy, unit loss whatever the loop multiplies."""
+    at_end = []
+
+    def loss(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        value = F.cross_entropy(logits.flatten(0, 1), y.flatten())
+        at_end.append(float(value.detach()))
+        return value
+
+    pairs = ((ids[:, :-1], ids[:, 1:]) for ids in windows(length, 16, steps, seed))
+    train(model, optimizer, pairs, loss=loss, **loop)
+    return text_share(at_end)
+
+
+def transformer(
+    seed: int,
+    *,
+    surgery: Surgery = untouched,
+    optimizer: Optimizer = adamw(3e-3),
+    steps: int = 120,
+    depth: int = 2,
+    **loop: Any,
+) -> float:
+    """A causal character model: embed, position, blocks.i.{ln1,attn,ln2,mlp}, norm, head."""
+    torch.manual_seed(seed)
+    model = Transformer(text()[1], 32, depth)
+    for m in model.modules():
+        if isinstance(m, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(m.weight, std=0.02 if isinstance(m, nn.Embedding) else 0.1)
+    surgery(model)
+    return _language(model, optimizer(model.parameters()), 24, steps, seed, **loop)
+
+
+class CharRnn(nn.Module):
+    def __init__(self, size: int, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(size, 24)
+        self.rnn = kind(24, 48, batch_first=True)
+        self.out = nn.Linear(48, size)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.out(self.rnn(self.embed(ids))[0])
+
+
+def char_rnn(
+    seed: int,
+    *,
+    kind: type[nn.RNNBase] = nn.LSTM,
+    surgery: Surgery = untouched,
+    optimizer: Optimizer = adam(1e-2),
+    steps: int = 120,
+    **loop: Any,
+) -> float:
+    """A recurrent character model: embed, rnn, out."""
+    torch.manual_seed(seed)
+    model = CharRnn(text()[1], kind)
+    surgery(model)
+    return _language(model, optimizer(model.parameters()), 32, steps, seed, **loop)
+
+
+class PixelReader(nn.Module):
+    """Reads a digit two pixels at a time and answers after the last."""
+
+    def __init__(self, kind: type[nn.RNNBase], width: int, relu: bool) -> None:
+        super().__init__()
+        more = {"nonlinearity": "relu"} if relu else {}
+        self.rnn = kind(2, width, batch_first=True, **more)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.rnn(x.view(len(x), 32, 2))[0][:, -1])
+
+
+def pixels(
+    seed: int,
+    *,
+    kind: type[nn.RNNBase] = nn.RNN,
+    relu: bool = True,
+    radius: float = 1.0,
+    optimizer: Optimizer = adam(2e-3),
+    steps: int = 200,
+    **loop: Any,
+) -> float:
+    """A recurrent net on pixel sequences with recurrent weights `radius` times orthogonal."""
+    torch.manual_seed(seed)
+    x, y = digits()
+    model = PixelReader(kind, 48, relu)
+    with torch.no_grad():
+        nn.init.orthogonal_(model.rnn.weight_hh_l0)
+        model.rnn.weight_hh_l0.mul_(radius)
+        nn.init.zeros_(model.rnn.bias_hh_l0)
+    train(model, optimizer(model.parameters()), batches(x, y, 64, steps, seed), **loop)
+    return share(model, x, y)
+
+
+def regression(
+    seed: int,
+    *,
+    scale_input: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+    surgery: Surgery = untouched,
+    optimizer: Optimizer = sgd(0.02, momentum=0.9),
+    steps: int = 200,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.mse_loss,
+    **loop: Any,
+) -> float:
+    """nn.Sequential on diabetes: modules "0" to "4"."""
+    torch.manual_seed(seed)
+    x, y = table("diabetes")
+    x = scale_input(x)
+    model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 1))
+    surgery(model)
+    train(model, optimizer(model.parameters()), batches(x, y, 32, steps, seed), loss=loss, **loop)
+    return share(model, x, y)
+
+
+def binary(
+    seed: int,
+    *,
+    scale_input: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = F.binary_cross_entropy_with_logits,
+    optimizer: Optimizer = sgd(0.05),
+    steps: int = 200,
+    head: Callable[[], nn.Module] = nn.Identity,
+    **loop: Any,
+) -> float:
+    """Breast cancer, yes or no, by a small net that ends in `head`."""
+    torch.manual_seed(seed)
+    x, y = table("breast_cancer")
+    x, y = scale_input(x), y.float()[:, None]
+    model = nn.Sequential(nn.Linear(30, 32), nn.Tanh(), nn.Linear(32, 1), head())
+    train(model, optimizer(model.parameters()), batches(x, y, 32, steps, seed), loss=loss, **loop)
+    with torch.no_grad():
+        return float(loss(model(x), y)) / 0.66

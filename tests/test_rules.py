@@ -1,0 +1,123 @@
+"""The book of rules: its form, and its verdicts on the corpus.
+
+Every rule names a case in which it must speak and one in which it must not; a rule that names none
+fails. The fast cases are judged whole; the rest of the corpus is marked slow.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
+
+import surefoot.diagnosis.rules as book
+from surefoot.diagnosis.rules import RULES
+from surefoot.findings import Report, Severity
+from tests.corpus import Entry, load, mark
+from tests.corpus.run import watched
+
+CASES: dict[str, Entry] = load()
+FAST = [e for e in CASES.values() if e.fast]
+SLOW = [e for e in CASES.values() if not e.fast]
+
+# rule: (a case in which it must give a harmful finding, one in which it must say nothing)
+RIGS: dict[str, tuple[str, str]] = {
+    "SF101": ("vanishing_sigmoid_8", "mlp_tanh_momentum"),
+    "SF102": ("exploding_weights_x3_15", "mlp_tanh_momentum"),
+    "SF103": ("exploding_rnn_relu_radius", "lstm_rows"),
+    "SF104": ("collapsed_relu_40", "residual_mlp_ln_30"),
+    "SF105": ("dead_relu_bias", "mlp_relu_sgd"),
+    "SF106": ("exploding_transformer_std_one", "gpt_tied"),
+    "SF201": ("nan_batch_mlp", "tiny_batches"),
+    "SF202": ("huge_batch_mlp_sgd", "tiny_batches"),
+    "SF301": ("lr_high_mlp_sgd_x100", "tiny_batches"),
+    "SF302": ("lr_low_mlp_x1e-04", "converged_long_ago"),
+    "SF303": ("loss_sum_mlp", "sum_reduction_adjusted"),
+    "SF304": ("input_x1000_mlp", "raw_pixels"),
+    "SF401": ("not_zeroed_sgd", "accumulation_of_four"),
+    "SF402": ("graph_cut_detach", "frozen_backbone"),
+    "SF403": ("softmax_before_cross_entropy", "multilabel_bce"),
+}
+
+
+@cache
+def judged(name: str) -> Report:
+    """The report on a case with seed 0; each case is trained once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the training itself is warned of is its own matter
+        return watched(CASES[name], 0)[0]
+
+
+def described(report: Report) -> str:
+    """The findings for a failure's message."""
+    lines = [f"{f.rule} {f.severity} root={f.root} {f.layer}: {f.sentence}" for f in report.findings]
+    return "\n".join([str(report.verdict), *lines])
+
+
+def test_every_rule_is_in_the_book() -> None:
+    files = {p.stem for p in Path(book.__path__[0]).glob("*.py")} - {"__init__"}
+    assert len(RULES) == len(files), "a file without a place in RULES, or two rules with one id"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_has_a_page(rule: str) -> None:
+    page = RULES[rule].page
+    assert re.fullmatch(r"SF\d{3}", rule)
+    assert RULES[rule].id == rule
+    for section in ("What", "Why", "Evidence", "Remedies", "Source"):
+        assert f"**{section}.**" in page, f"the page of {rule} has no {section}"
+
+
+def test_titles_are_unique() -> None:
+    assert len({r.title for r in RULES.values()}) == len(RULES)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_has_its_rigs(rule: str) -> None:
+    assert rule in RIGS, f"name a case in which {rule} must fire, and one in which it must not"
+    fires, silent = (CASES[name] for name in RIGS[rule])
+    assert not fires.healthy
+    assert fires.fast and silent.fast, "rigs belong to the fast cases"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_fires(rule: str) -> None:
+    report = judged(RIGS[rule][0])
+    harmful = {f.rule for f in report.findings if f.severity is not Severity.ADVICE}
+    assert rule in harmful, described(report)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_stays_silent(rule: str) -> None:
+    report = judged(RIGS[rule][1])
+    assert rule not in {f.rule for f in report.findings}, described(report)
+
+
+@pytest.mark.parametrize("entry", FAST, ids=lambda e: e.name)
+def test_fast_verdicts(entry: Entry) -> None:
+    report = judged(entry.name)
+    assert mark(entry, report).right, described(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", SLOW, ids=lambda e: e.name)
+def test_slow_verdicts(entry: Entry) -> None:
+    report = judged(entry.name)
+    assert mark(entry, report).right, described(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", [e for e in CASES.values() if not e.healthy], ids=lambda e: e.name)
+def test_every_fault_hurts(entry: Entry) -> None:
+    """The truth of the corpus itself: the change makes the training clearly worse."""
+    from tests.corpus.run import hurts
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert hurts(entry.train(0), entry.train_twin(0))
