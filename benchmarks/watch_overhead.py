@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from surefoot.session import Session
+from surefoot.watching.session import Session
 
 Step = Callable[[], torch.Tensor]
 

@@ -24,8 +24,8 @@ from torch import nn
 from torch.optim import optimizer as torch_optimizer
 from torch.utils.checkpoint import checkpoint
 
-from surefoot.training import Training
-from surefoot.session import Session
+from surefoot.watching.training import Training
+from surefoot.watching.session import Session
 
 STEPS = 24
 BAD = 20  # the gate knows what is usual from step 16 on

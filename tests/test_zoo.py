@@ -18,7 +18,7 @@ import torch
 pytest.importorskip("transformers")
 
 from surefoot.findings import Cause, Report, Severity, Verdict
-from surefoot.session import Session
+from surefoot.watching.session import Session
 from tests.zoo import models
 
 pytestmark = [

@@ -1,21 +1,42 @@
-"""surefoot finds, explains, prevents and repairs unstable gradients in PyTorch trainings."""
+"""surefoot finds, explains, prevents and repairs unstable gradients in PyTorch trainings.
 
-from surefoot.environment import version as _version
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Report, Severity, Verdict
-from surefoot.watch import Watch, watch
+The names below are loaded when they are first used: `import surefoot` alone does not import torch,
+so that a script under `surefoot run` may still set what torch reads when it is imported.
+"""
 
-__version__ = _version()
+from __future__ import annotations
 
-__all__ = [
-    "Cause",
-    "Evidence",
-    "Finding",
-    "Pathology",
-    "Remedy",
-    "Report",
-    "Severity",
-    "Verdict",
-    "Watch",
-    "__version__",
-    "watch",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from surefoot.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from surefoot.findings import Cause as Cause
+    from surefoot.findings import Evidence as Evidence
+    from surefoot.findings import Finding as Finding
+    from surefoot.findings import Pathology as Pathology
+    from surefoot.findings import Remedy as Remedy
+    from surefoot.findings import Report as Report
+    from surefoot.findings import Severity as Severity
+    from surefoot.findings import Verdict as Verdict
+    from surefoot.watching.watch import Watch as Watch
+    from surefoot.watching.watch import watch as watch
+
+_FINDINGS = "Cause Evidence Finding Pathology Remedy Report Severity Verdict".split()
+_HOMES = dict.fromkeys(_FINDINGS, "surefoot.findings") | dict.fromkeys(
+    ["Watch", "watch"], "surefoot.watching.watch"
+)
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'surefoot' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from surefoot.findings import Severity
-from surefoot.run import Options, run, version
+from surefoot.run import Options, run
+from surefoot.version import VERSION
 from surefoot.script import ScriptError, locate
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version=version(), prog_name="surefoot")
+@click.version_option(version=VERSION, prog_name="surefoot")
 def cli() -> None:
     """Find out why a PyTorch training is unstable: what is wrong, where it starts, and why."""
 

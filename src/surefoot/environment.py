@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import os
 import platform
 import sys
@@ -12,20 +11,13 @@ from typing import Any
 import torch
 
 from surefoot.kernels import kernel_name, kernel_reason
-
-
-def version() -> str:
-    """The installed version of surefoot."""
-    try:
-        return importlib.metadata.version("surefoot")
-    except importlib.metadata.PackageNotFoundError:
-        return "0+unknown"
+from surefoot.version import VERSION
 
 
 def describe() -> dict[str, Any]:
     """Versions, machine, kernel and start time, for the record and the report's last section."""
     return {
-        "surefoot": version(),
+        "surefoot": VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

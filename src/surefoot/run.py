@@ -31,12 +31,12 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO
 
-import surefoot
 from surefoot.findings import Report, Severity
 from surefoot.script import Outcome, Program, execute, leave, working_directory
+from surefoot.version import VERSION
 
 if TYPE_CHECKING:
-    from surefoot.watch import Session
+    from surefoot.watching.session import Session
 
 FAILED = 3  # the exit status of --fail-on
 
@@ -102,7 +102,7 @@ class _Watcher:
         self._voice.speak_for("surefoot")
         try:
             with _unheard_warnings():
-                from surefoot.watch import Session
+                from surefoot.watching.session import Session
 
                 self._folder = self._new_folder() if self._options.record else None
                 session = Session(
@@ -159,7 +159,7 @@ class _Watcher:
             missing = f"surefoot {self._problem}."
         else:
             missing = _UNSEEN if "torch" in sys.modules else _NO_TORCH
-        return Report(missing=(missing,), surefoot=version())
+        return Report(missing=(missing,), surefoot=VERSION)
 
     def _publish(self, report: Report) -> None:
         if self._json is not None:
@@ -391,8 +391,3 @@ def replace_text(path: Path, text: str) -> None:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
-
-
-def version() -> str:
-    """The version of surefoot, without importing anything heavy."""
-    return getattr(surefoot, "__version__", "unknown")

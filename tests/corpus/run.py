@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from surefoot.findings import Report
-from surefoot.watch import Session
+from surefoot.watching.session import Session
 from tests.corpus import Entry, load, mark, serious_root
 
 

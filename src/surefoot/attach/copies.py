@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 
-def module_state(module: nn.Module) -> Any:
-    """What `copy.deepcopy` and `pickle` take of a module: all but hooks marked `of_surefoot`.
+def leave_hooks_out_of_copies() -> Callable[[], None]:
+    """Have `copy.deepcopy` and `pickle` leave out hooks marked `of_surefoot`; returns the undo.
 
-    Stands in for the default `__getstate__` while a session runs; modules that define their own
-    keep it.
+    Replaces `nn.Module.__getstate__`, which only they call; modules with their own keep it.
     """
-    state: Any = object.__getstate__(module)
+    own = vars(nn.Module).get("__getstate__")  # torch has one since 2.9 or so
+    original: Any = nn.Module.__getstate__  # or else that of `object`
+
+    def getstate(module: nn.Module) -> Any:
+        return _without_hooks(original(module))
+
+    nn.Module.__getstate__ = getstate  # type: ignore[method-assign, assignment]
+
+    def undo() -> None:
+        if vars(nn.Module).get("__getstate__") is not getstate:
+            return  # patched after us: ours stays, and finds no hooks to leave out
+        if own is not None:
+            nn.Module.__getstate__ = own
+        else:
+            del nn.Module.__getstate__
+
+    return undo
+
+
+def _without_hooks(state: Any) -> Any:
+    """A module's state without our hooks and the numbers that mark them; the same if it has none."""
     if not isinstance(state, dict):  # (attributes, slots) of a class with slots
         return state
     ours = {
@@ -25,10 +45,10 @@ def module_state(module: nn.Module) -> Any:
     if not ours:
         return state
     return {
-        name: _without(value, ours) if "hooks" in name and isinstance(value, dict) else value
+        name: _drop(value, ours) if "hooks" in name and isinstance(value, dict) else value
         for name, value in state.items()
     }
 
 
-def _without(table: dict[int, Any], numbers: set[int]) -> dict[int, Any]:
+def _drop(table: dict[int, Any], numbers: set[int]) -> dict[int, Any]:
     return type(table)((k, v) for k, v in table.items() if k not in numbers)

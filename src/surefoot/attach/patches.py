@@ -11,13 +11,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
 
-from surefoot.attach.copies import module_state
+from surefoot.attach.copies import leave_hooks_out_of_copies
 
 
 class Listener(Protocol):
@@ -51,9 +50,7 @@ class Patches:
         self._wrap(torch.optim.Optimizer, "__init__", self._optimizer_init)
         self._wrap(torch.autograd, "backward", self._backward)
         self._wrap(torch.amp.GradScaler, "scale", self._scale)
-        if "__getstate__" not in vars(nn.Module):
-            nn.Module.__getstate__ = module_state  # type: ignore[attr-defined]
-            self._undo.append(_restore_state)
+        self._undo.append(leave_hooks_out_of_copies())
 
     def remove(self) -> None:
         """Restore everything that `install` changed."""
@@ -116,11 +113,6 @@ class Patches:
             return scaled
 
         return scale
-
-
-def _restore_state() -> None:
-    if vars(nn.Module).get("__getstate__") is module_state:
-        del nn.Module.__getstate__  # type: ignore[attr-defined]
 
 
 def _has_closure(args: Any, kwargs: Any) -> bool:

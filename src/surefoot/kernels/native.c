@@ -84,6 +84,8 @@ INLINE fpmode get_mode(void) { return 0; }
 INLINE void set_mode(fpmode m) { (void)m; }
 #endif
 #endif
+/* Compilers take floating point operations for indifferent to the mode: hold a value here. */
+#define PIN(value) __asm__ volatile("" : "+m"(value) : : "memory")
 
 /* ---- the instruction sets ------------------------------------------------------------------- */
 #define LEVEL 0
@@ -150,10 +152,19 @@ static void describe(scanner scan, enum kind kind, const char *data, int64_t cou
         scan(kind, SHRUNK | MASKED, data, count, &total);
     }
     const int64_t finite = count - total.nonfinite;
-    if (unit < 1.0) set_mode(EXACT); /* these may be subnormal */
-    row[NORM] = sqrt(total.square) * unit;
-    row[MEAN] = finite > 0 ? total.sum / (double)finite * unit : 0.0;
-    if (unit < 1.0) set_mode(READING);
+    double norm = sqrt(total.square), mean = finite > 0 ? total.sum / (double)finite : 0.0;
+    if (unit != 1.0) { /* the results may be subnormal */
+        set_mode(EXACT);
+        PIN(norm);
+        PIN(mean);
+        norm *= unit;
+        mean *= unit;
+        PIN(norm);
+        PIN(mean);
+        set_mode(READING);
+    }
+    row[NORM] = norm;
+    row[MEAN] = mean;
     row[MAXABS] = magnitude(kind, total.top);
     row[NONFINITE] = (double)total.nonfinite;
     row[ZEROS] = (double)total.zeros;

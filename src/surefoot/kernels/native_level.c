@@ -195,7 +195,8 @@ INLINE TARGET int64_t NAMED(fold)(NAMED(words64) raw, int bytes, int largest) {
         int64_t lane = bytes == 2   ? lanes.words16[i]
                        : bytes == 4 ? lanes.words32[i]
                                     : lanes.words64[i];
-        folded = !largest ? folded + lane : lane > folded ? lane : folded;
+        if (!largest) folded = (int64_t)((uint64_t)folded + (uint64_t)lane); /* may wrap */
+        else if (lane > folded) folded = lane;
     }
     return folded;
 }

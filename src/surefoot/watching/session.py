@@ -26,7 +26,7 @@ from surefoot.probes.origin import undefined_in_loss
 from surefoot.record import Writer
 from surefoot.record.data import RunData
 from surefoot.signals.loss import anatomy
-from surefoot.training import Training
+from surefoot.watching.training import Training
 
 _LOG = logging.getLogger("surefoot")
 _MAX_TRAININGS = 8

@@ -19,7 +19,7 @@ from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
 from surefoot.kernels import MAXABS, NONFINITE, NORM, make_pass
 from surefoot.layers import build_table
-from surefoot.ledger import Ledger, Sink
+from surefoot.watching.ledger import Ledger, Sink
 from surefoot.probes.blocks import BlockTap, choose_blocks
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.replay import EntryTap, Replay, replay

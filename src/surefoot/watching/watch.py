@@ -16,7 +16,7 @@ from torch import nn
 from surefoot.findings import Finding, Report
 from surefoot.record import new_folder
 from surefoot.record.data import RunData
-from surefoot.session import Session
+from surefoot.watching.session import Session
 
 _LOG = logging.getLogger("surefoot")
 
