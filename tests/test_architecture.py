@@ -36,6 +36,7 @@ FLOORS = {
     "findings": 1,
     "script": 1,
     "version": 1,
+    "version": 1,
 }
 # The few imports along a floor: (importing room, imported room).
 SIDEWAYS = {("record", "signals")}

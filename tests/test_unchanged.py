@@ -24,8 +24,10 @@ from torch import nn
 from torch.optim import optimizer as torch_optimizer
 from torch.utils.checkpoint import checkpoint
 
-from surefoot.watching.training import Training
+from surefoot.watching import session as session_module
+from surefoot.watching import training as training_module
 from surefoot.watching.session import Session
+from surefoot.watching.training import Training
 
 STEPS = 24
 BAD = 20  # the gate knows what is usual from step 16 on
@@ -54,9 +56,7 @@ def labels(n: int = 16) -> torch.Tensor:
     return torch.randint(4, (n,))
 
 
-def plain(
-    model: nn.Module, spoil: str, shape: tuple[int, ...] = (16, 8), lr: float = 1e-3
-) -> Case:
+def plain(model: nn.Module, spoil: str, shape: tuple[int, ...] = (16, 8), lr: float = 1e-3) -> Case:
     """The usual loop with Adam and cross-entropy over a model of four classes."""
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
 
@@ -435,9 +435,7 @@ def state(case: Case) -> dict[str, Any]:
     return seen
 
 
-def run(
-    make: Callable[[str], Case], spoil: str, watching: Session | None = None
-) -> dict[str, Any]:
+def run(make: Callable[[str], Case], spoil: str, watching: Session | None = None) -> dict[str, Any]:
     """One training from its seed to its end, watched or alone; everything there is to see of it."""
     if watching is not None:
         watching.start()
@@ -475,9 +473,7 @@ def session() -> Iterator[Session]:
 @pytest.mark.usefixtures("lavish")
 @pytest.mark.parametrize("spoil", ["", "spike", "nan"])
 @pytest.mark.parametrize("name", CASES)
-def test_watching_changes_nothing(
-    name: str, spoil: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_watching_changes_nothing(name: str, spoil: str, caplog: pytest.LogCaptureFixture) -> None:
     alone = run(CASES[name], spoil)
     watching = Session()
     watched = run(CASES[name], spoil, watching)
@@ -491,10 +487,13 @@ def test_watching_changes_nothing(
     assert spoil != "nan" or any(a.step == BAD for a in alarms)
 
 
+# Draws from other generators; a closure; no step on an overflow; no hook before backward; torch
+# refuses `autograd.grad` through a reentrant checkpoint.
+INEXACT = {"moody", "closure", "scaler", "by_hand", "checkpoint_reentrant"}
 # Where normalisation or tanh takes the spike away, nothing needs to be replayed.
 EXACT = [
-    *((name, "nan") for name in CASES if name not in {"moody", "closure", "scaler", "by_hand"}),
-    *((name, "spike") for name in ("dropout", "recurrent", "autocast", "accumulation")),
+    *((name, "nan") for name in CASES if name not in INEXACT),
+    *((name, "spike") for name in ("dropout", "recurrent", "autocast")),
 ]
 
 
@@ -704,7 +703,7 @@ def broken_pass(count: int) -> Callable[..., None]:
 
 
 FAULTS: dict[str, str] = {
-    "kernel pass": "surefoot.training.make_pass",
+    "kernel pass": f"{training_module.__name__}.make_pass",
     "gate": "surefoot.diagnosis.gate.Gate.check",
     "gate's scores": "surefoot.diagnosis.gate.Gate.scores",
     "flow, entering": "surefoot.probes.flow.FlowProbe._begin",
@@ -712,14 +711,14 @@ FAULTS: dict[str, str] = {
     "flow, statistics": "surefoot.probes.statistics.tensor_stats",
     "flow, collecting": "surefoot.probes.flow.FlowProbe.collect",
     "entry": "surefoot.probes.replay.Entry",
-    "replay": "surefoot.training.replay",
+    "replay": f"{training_module.__name__}.replay",
     "block sample": "surefoot.probes.blocks.float_tensors",
-    "anatomy": "surefoot.session.anatomy",
-    "layer table": "surefoot.training.build_table",
-    "discovery": "surefoot.session.find_roots",
-    "update ratios": "surefoot.training.update_ratios",
-    "weights sampled": "surefoot.training.sample_weights",
-    "learning rates": "surefoot.training.read_learning_rates",
+    "anatomy": f"{session_module.__name__}.anatomy",
+    "layer table": f"{training_module.__name__}.build_table",
+    "discovery": f"{session_module.__name__}.find_roots",
+    "update ratios": f"{training_module.__name__}.update_ratios",
+    "weights sampled": f"{training_module.__name__}.sample_weights",
+    "learning rates": f"{training_module.__name__}.read_learning_rates",
     "series": "surefoot.record.series.Thinned.append",
     "writer put": "surefoot.record.Writer.put",
     "writer event": "surefoot.record.Writer.event",

@@ -17,9 +17,10 @@ import torch
 
 pytest.importorskip("transformers")
 
+from tests.zoo import models
+
 from surefoot.findings import Cause, Report, Severity, Verdict
 from surefoot.watching.session import Session
-from tests.zoo import models
 
 pytestmark = [
     pytest.mark.zoo,

@@ -85,35 +85,35 @@ faulty_case(
     "vanishing_tanh_tiny", mlp, "vanishing", "weights_too_small", ANY,
     dict(init=partial(xavier, scale=0.3)), fast=True, depth=10, act=nn.Tanh, init=xavier,
 )  # fmt: skip
-for depth, optimizer in ((20, sgd(0.05, momentum=0.9)), (28, adam(5e-4))):
+for depth, optimizer in ((20, sgd(0.02, momentum=0.9)), (28, adam(5e-4))):
     faulty_case(
         f"vanishing_relu_default_{depth}", mlp, "vanishing", "weights_too_small", ANY,
         dict(init=untouched), fast=depth == 20, depth=depth, optimizer=optimizer,
     )  # fmt: skip
 faulty_case(
-    "vanishing_relu_xavier_30", named, "vanishing", "weights_too_small", ANY,
-    dict(init=xavier), depth=28, optimizer=sgd(0.02, momentum=0.9),
+    "vanishing_relu_xavier_25", named, "vanishing", "weights_too_small", ANY,
+    dict(init=xavier), depth=24, optimizer=sgd(0.01, momentum=0.9),
 )  # fmt: skip
 faulty_case(
     "vanishing_conv_std_001", cnn, "vanishing", "weights_too_small", ANY,
     dict(init=partial(gaussian, std=0.01)), fast=True, depth=6,
 )  # fmt: skip
 faulty_case(
-    "vanishing_gelu_default_30", mlp, "vanishing", "weights_too_small", ANY,
+    "vanishing_gelu_default_16", mlp, "vanishing", "weights_too_small", ANY,
     dict(init=untouched), depth=16, act=nn.GELU, optimizer=adam(1e-3),
 )  # fmt: skip
 faulty_case(
     "vanishing_lone_layer_1e_3", mlp, "vanishing", "weights_too_small", "8",
     dict(surgery=scaled("8", 1e-3)), fast=True, depth=8, steps=120,
-    optimizer=sgd(0.02, momentum=0.9),
+    optimizer=sgd(0.05),
 )  # fmt: skip
 faulty_case(
     "vanishing_lone_conv_1e_3", cnn, "vanishing", "weights_too_small", "convs.2",
-    dict(surgery=scaled("convs.2", 1e-3)), depth=5,
+    dict(surgery=scaled("convs.2", 1e-3)), depth=5, optimizer=sgd(0.03),
 )  # fmt: skip
 faulty_case(
-    "vanishing_lone_named_1e_2", named, "vanishing", "weights_too_small", "layers.4",
-    dict(surgery=scaled("layers.4", 1e-3)), depth=10, optimizer=sgd(0.02, momentum=0.9), steps=150,
+    "vanishing_lone_named_1e_3", named, "vanishing", "weights_too_small", "layers.4",
+    dict(surgery=scaled("layers.4", 1e-3)), depth=10, optimizer=sgd(0.05), steps=150,
 )  # fmt: skip
 faulty_case(
     "saturated_block_weights", mlp, "vanishing|saturated", "saturating_activation|weights_too_large",
@@ -178,7 +178,7 @@ faulty_case(
 )  # fmt: skip
 faulty_case(
     "exploding_rnn_tanh_radius", pixels, "exploding", "recurrent_weights", ("rnn",),
-    dict(radius=4.0), relu=False, optimizer=sgd(0.1, momentum=0.9),
+    dict(radius=4.0), relu=False, optimizer=sgd(0.02, momentum=0.9),
 )  # fmt: skip
 faulty_case(
     "vanishing_rnn_tiny_radius", pixels, "vanishing", "recurrent_weights", ("rnn",),

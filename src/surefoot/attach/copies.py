@@ -13,8 +13,8 @@ def leave_hooks_out_of_copies() -> Callable[[], None]:
 
     Replaces `nn.Module.__getstate__`, which only they call; modules with their own keep it.
     """
-    own = vars(nn.Module).get("__getstate__")  # torch has one since 2.9 or so
-    original: Any = nn.Module.__getstate__  # or else that of `object`
+    own = vars(nn.Module).get("__getstate__")
+    original: Any = nn.Module.__getstate__  # that of `object` if torch has none
 
     def getstate(module: nn.Module) -> Any:
         return _without_hooks(original(module))

@@ -13,11 +13,13 @@ from dataclasses import replace
 
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.rules import RULES
-from surefoot.findings import Cause, Finding, Report, Severity
+from surefoot.findings import Cause, Finding, Pathology, Report, Severity
 
 _LOG = logging.getLogger("surefoot")
 # What a non-finite value cannot be explained by: it was made by its own batch or operation.
 _OWN_CAUSE = (Cause.NONFINITE_INPUT, Cause.UNDEFINED_OPERATION)
+# What may end in one all the same, if it began before.
+_MAKES_NAN = (Pathology.EXPLODING, Pathology.OSCILLATING)
 
 
 def diagnose(case: Case, ignore: Collection[str] = ()) -> Report:
@@ -41,7 +43,7 @@ def _rooted(findings: list[Finding]) -> list[Finding]:
     roots: list[Finding] = []
     # A value made by its own batch or operation is a root, unless something was wrong before.
     for finding in sorted(own, key=lambda f: f.first_step):
-        if not any(_explains(r, finding) for r in rest if r.first_step < finding.first_step):
+        if not any(r.first_step < finding.first_step and r.pathology in _MAKES_NAN for r in rest):
             roots.append(finding)
     for finding in rest:
         if not any(_explains(r, finding) for r in roots) and not _later_than_any(finding, roots):

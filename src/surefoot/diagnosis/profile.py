@@ -157,8 +157,8 @@ def _trunk(calls: list[Call], layers: LayerTable) -> list[Stage]:
     if len(trunk) >= 3:
         points = [(c.layer, c.grad_output, c.output) for c in trunk]
     else:
-        passed = [c for c in calls if c.identity and c.grad_input is not None]
-        points = [(c.layer, c.grad_input, c.input) for c in passed]
+        forks = [c for c in calls if c.fork and c.grad_input is not None]
+        points = [(c.layer, c.grad_input, c.input) for c in forks]
     logs = [(i, _log(g.norm), _log(y.rms)) for i, g, y in points if g is not None and y is not None]
     stages = []
     for k, (layer, gradient, forward) in enumerate(logs):

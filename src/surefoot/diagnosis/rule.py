@@ -41,7 +41,7 @@ def gauge_severity(case: Case, decades: float) -> Severity | None:
     limit = 0.5 if decades >= 2 else 0.25 if decades >= 1.3 else 0.1
     if result.poor(limit):
         return _bad(result)
-    return Severity.ADVICE if decades >= 3.0 else None
+    return Severity.ADVICE if decades >= 3.0 and result.poor(0.9) else None
 
 
 def bad_severity(case: Case) -> Severity:

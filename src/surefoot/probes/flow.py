@@ -80,7 +80,9 @@ class FlowProbe:
     @safely
     def _enter(self, layer: int, module: nn.Module, args: Any, kwargs: Any) -> None:
         call = None
-        usable = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        # Without gradients only what belongs to a step is of interest: a part that is cut off.
+        inside = bool(self._open) and self._open[-1][1] is not None
+        usable = (torch.is_grad_enabled() or inside) and not torch.compiler.is_compiling()
         # During backward, checkpointing runs forwards again: they were already seen.
         if usable and torch._C._current_graph_task_id() == -1 and len(self._calls) < _MAX_CALLS:
             call = self._begin(layer, module, args, kwargs)
@@ -172,6 +174,7 @@ class FlowProbe:
                     queue.append(following)
         between = self._calls[earliest : call.order]
         if any(self._table.layers[c.layer].kind.weighted for c in between):
+            between[0].fork = True
             for passed in between:
                 passed.identity = True
         if start is not None:

@@ -60,6 +60,7 @@ class EntryTap:
         self.failure: Exception | None = None
         self._handles: list[Any] = []
         self._pending: list[Entry] = []
+        self._marks = 0, 0
         for module in modules:
             self._handles += [
                 module.register_forward_pre_hook(Hook(self._before), with_kwargs=True),
@@ -73,11 +74,16 @@ class EntryTap:
         self._handles.clear()
         self.clear()
 
-    def clear(self) -> None:
-        """Forget the step's entries, so that its tensors can be freed."""
-        self.entries.clear()
+    def mark(self) -> None:
+        """Note that what was kept so far belongs to a step that has been taken."""
+        self._marks = len(self.entries), len(self.inputs)
+
+    def clear(self, marked: bool = False) -> None:
+        """Forget the step's entries, so that its tensors can be freed; or only the marked ones."""
+        entries, inputs = self._marks if marked else (None, None)
+        del self.entries[:entries], self.inputs[:inputs]
+        self._marks = 0, 0
         self._pending.clear()
-        self.inputs.clear()
         self.overflowed = False
 
     @safely
@@ -170,9 +176,10 @@ def replay(
     if probe.failure is not None:
         raise probe.failure
     flow.origin = origin.to_json() if origin is not None else None
-    exact = bool(found) and all(
-        k in gradients and torch.equal(torch.nan_to_num(g), torch.nan_to_num(gradients[k]))
-        for k, g in found.items()
+    # Another optimizer may hold the rest of the model's parameters: only those in both compare.
+    shared = found.keys() & gradients.keys()
+    exact = bool(shared) and all(
+        torch.equal(torch.nan_to_num(found[k]), torch.nan_to_num(gradients[k])) for k in shared
     )
     return Replay(flow, exact)
 

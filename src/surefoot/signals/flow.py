@@ -39,7 +39,8 @@ class Call:
     frozen: share of units whose slope is under 5 % of the largest on every sample.
     connected: the input carries a gradient, or is (a view of) what entered the model.
     depth: nesting, 0 for a module that the script itself calls.
-    identity: a path without weights leads past this call (a skip connection).
+    identity: a path without weights leads past this call (a skip connection); fork: such a path
+    begins at this call's input, so that grad_input is the trunk's whole gradient.
     through_time: for a recurrent module, log10 ||d h_last / d h_t|| for up to 64 evenly spaced t.
     weight_norm: Frobenius norm of the module's own weight matrix; weight_rows: its fan-out.
     activation: name of the elementwise function seen between this output and the next module.
@@ -57,6 +58,7 @@ class Call:
     connected: bool = True
     depth: int = 0
     identity: bool = False
+    fork: bool = False
     weight_norm: float | None = None
     weight_rows: int | None = None
     activation: str | None = None

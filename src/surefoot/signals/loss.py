@@ -77,6 +77,7 @@ def anatomy(loss: torch.Tensor) -> Anatomy:
     result = Anatomy(float(loss.detach().sum()))
     seen: set[Any] = set()
     heads: list[tuple[Any, float]] = []
+    several = False
     stack = [(loss.grad_fn, 1.0)]
     while stack and len(seen) < _MAX_NODES:
         node, factor = stack.pop(0)
@@ -89,22 +90,28 @@ def anatomy(loss: torch.Tensor) -> Anatomy:
         result.operations.append(name)
         if name in _LOSSES:
             heads.append((node, factor))
+        if name.startswith(("AddBackward", "SubBackward")) and _branches(node) > 1:
+            several = True
         constant = _constant(node, name)
         if constant is not None and not math.isfinite(constant):
             result.target_nonfinite += 1
         stack += [(n, factor * (constant or 1.0)) for n, _ in node.next_functions]
-    if len(heads) == 1:
-        _read_head(result, *heads[0])
-    elif heads:
+    if heads and (several or len(heads) > 1):
         result.kind = "composite"
+    elif heads:
+        _read_head(result, *heads[0])
     return result
+
+
+def _branches(node: Any) -> int:
+    return sum(n is not None for n, _ in node.next_functions)
 
 
 def _constant(node: Any, name: str) -> float | None:
     """The constant by which a scaling node multiplies its one differentiable input."""
     if not name.startswith(("MulBackward", "DivBackward")):
         return None
-    if sum(n is not None for n, _ in node.next_functions) != 1:
+    if _branches(node) != 1:
         return None
     try:
         other = node._saved_other

@@ -162,8 +162,8 @@ def clean(text: object) -> str:
 
     Terminal escapes, right-to-left overrides and lone surrogates all become U+FFFD.
 
-    >>> clean("fc1\\x1b[2J")
-    'fc1\\ufffd[2J'
+    >>> ascii(clean("fc1\x1b[2J"))
+    "'fc1\\ufffd[2J'"
     """
     line = " ".join(str(text).split())
     return "".join(c if c.isprintable() else "\ufffd" for c in line)
@@ -188,8 +188,8 @@ def sentence(text: str) -> str:
 def shorten(text: str, width: int) -> str:
     r"""`clean` text of at most `width` characters, the middle left out: both ends tell names apart.
 
-    >>> shorten("transformer.h.11.mlp.c_proj", 15)
-    'trans\\u2026mlp.c_proj'[:15]
+    >>> ascii(shorten("transformer.h.11.mlp.c_proj", 15))
+    "'trans\\u2026lp.c_proj'"
     """
     text = clean(text)
     if len(text) <= width:

@@ -198,8 +198,8 @@ class Session:
             return
         if self._fresh:
             self._fresh, self._loss = False, None
-            for training in self.trainings:
-                training.before_backward()
+        for training in self.trainings:
+            training.before_backward()
         for tensor in losses:
             if tensor.numel() == 1 and tensor.grad_fn is not None:
                 self._read(tensor)
@@ -225,12 +225,16 @@ class Session:
 
     def after_backward(self) -> None:
         """Without an optimizer of torch's, the end of backward stands for the step."""
+        if not self._here():
+            return
+        for training in self.trainings:
+            training.after_backward()
         training = self._manual
-        if training is not None and self._here():
+        if training is not None:
             groups = [{"params": training.live_parameters()}]
             training.loss = self._loss
             training.before_step(training, groups)
-            training.after_step(training, single=True)
+            training.after_step(training)
             self._fresh = True
 
     def _watch_by_hand(self, losses: list[torch.Tensor]) -> None:
@@ -265,7 +269,7 @@ class Session:
         training = self._training_of(optimizer)
         if training is not None:
             sharing = sum(t is training for r, t in self._of.values() if r() is not None)
-            training.after_step(optimizer, single=sharing == 1)
+            training.after_step(optimizer, sharing)
             self._live_diagnosis()
 
     def _live_diagnosis(self) -> None:

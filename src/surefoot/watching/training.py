@@ -69,23 +69,25 @@ class Training:
         self.step = 0
         self.optimizer = ""
         self.ended = "running"
-        self._backwards = self._carried = self._first_carried = 0
+        self._backwards = self._backwards_at_step = self._carried = self._first_carried = 0
         self._present = np.zeros(count, np.int64)
         self._nonfinite_loss: int | None = None
         # The step under way.
         self._stepped: set[int] = set()
         self._probe: FlowProbe | None = None
-        self._tap: EntryTap | None = None
         self._block_tap: BlockTap | None = None
         self._weights: list[torch.Tensor] = []
         self._sampled: list[torch.Tensor] = []
-        self._versions: tuple[Any, int, int] | None = None
+        self._versions: tuple[Any, tuple[int, int] | None] | None = None
         self._began = self._last = time.perf_counter()
         self._spent = 0.0
         self._typical = 0.0
         self._last_sample = -_EVERY
         self.loss: float | None = None
         self.anatomy: dict[str, Any] = {}
+        # Until the first step has shown which modules the script calls, they are the outermost.
+        self._roots = [i for i, layer in enumerate(self.layers.layers) if layer.parent is None]
+        self._tap: EntryTap | None = EntryTap([modules[i] for i in self._roots[:8]]) if modules else None
         self._arm_flow()
 
     # -- set-up ---------------------------------------------------------------------------------
@@ -122,27 +124,33 @@ class Training:
         return self._probe is not None
 
     def before_backward(self) -> None:
-        """Notice gradients that were carried over from the step before."""
+        """Forget the last step's gradient if anything has been done to it since."""
         self._backwards += 1
-        if self._versions is None:
-            return
-        ref, version, pointer = self._versions
-        self._versions = None
-        parameter = ref()
+        if self._versions is not None and self._version_of(self._versions[0]) != self._versions[1]:
+            self._versions = None
+
+    def after_backward(self) -> None:
+        """Backward may add to the gradient: that is not what zeroes it."""
+        if self._versions is not None:
+            reference = self._versions[0]
+            self._versions = reference, self._version_of(reference)
+
+    @staticmethod
+    def _version_of(reference: Any) -> tuple[int, int] | None:
+        parameter = reference()
         gradient = parameter.grad if parameter is not None else None
-        if gradient is None or gradient._version != version or gradient.data_ptr() != pointer:
-            return
-        if not self._carried:
-            self._first_carried = self.step
-        self._carried += 1
+        if gradient is None or gradient.layout is not torch.strided:
+            return None
+        return gradient._version, gradient.data_ptr()
 
     def before_step(self, optimizer: Any, groups: list[dict[str, Any]]) -> None:
         """Measure the gradients that the optimizer is about to use."""
         key = id(optimizer)
-        if key in self._stepped:
-            self._commit()
+        if key in self._stepped:  # the others that share this training did not step
+            self._commit(late=True)
         if not self._stepped:
             self._row.fill(np.nan)
+        self._count_carried()
         self._stepped.add(key)
         parameters = [p for g in groups for p in g["params"]]
         order = self._order(key, parameters)
@@ -156,18 +164,26 @@ class Training:
         read_learning_rates(groups[: len(self._lr)], self._lr)
         self._read_inputs()
         tripped = self._gate.check(self._row[:-1, NORM], self._row[:-1, NONFINITE])
-        if tripped is not None:
-            self._alarm(tripped, parameters, gradients)
         if self._probe is not None:
             self._finish_flow()
+        if tripped is not None:
+            self._alarm(tripped, parameters, gradients)
         if self._sampling():
             begin = time.perf_counter()
             self._sampled = parameters
             self._weights = sample_weights(parameters)
             self._spent += time.perf_counter() - begin
 
-    def after_step(self, optimizer: Any, single: bool) -> None:
-        """Note what the optimizer did; `single`: no other optimizer shares this training."""
+    def _count_carried(self) -> None:
+        """Count a step whose gradients still hold those of the step before."""
+        if self._versions is not None and self._backwards_at_step < self._backwards:
+            self._first_carried = self._first_carried if self._carried else self.step
+            self._carried += 1
+        self._versions = None
+        self._backwards_at_step = self._backwards
+
+    def after_step(self, optimizer: Any, sharing: int = 1) -> None:
+        """Note what the optimizer did; `sharing`: how many optimizers share this training."""
         if self._weights:
             begin = time.perf_counter()
             row = np.full(len(self._tensors) + 1, np.nan)
@@ -178,8 +194,10 @@ class Training:
             self.ledger.put(self.step, {"update_ratio": row[:-1]})
             self._last_sample = self.step
             self._spent += time.perf_counter() - begin
-        if single:
+        if len(self._stepped) >= sharing:
             self._commit()
+        elif self._tap is not None:
+            self._tap.mark()
 
     def _order(self, key: int, parameters: list[torch.Tensor]) -> np.ndarray:
         order = self._orders.get(key)
@@ -222,13 +240,21 @@ class Training:
         probe.remove()
         flow = probe.collect(self.step)
         _raise_failure(probe)
-        flow.loss, self.anatomy = self.anatomy, {}
+        flow.loss = self.anatomy
         self.ledger.flow(flow)
-        if self._tap is None and probe.entries:
-            modules = self._live_modules()
-            if modules is not None:
-                self._tap = EntryTap([modules[i] for i in probe.entries[:8]])
-                self._block_tap = BlockTap([modules[i] for i in self._blocks])
+        if probe.entries and self._block_tap is None:
+            self._tap_entries(probe.entries[:8])
+
+    def _tap_entries(self, entries: list[int]) -> None:
+        """Listen where the script really calls the model, now that a step has shown it."""
+        modules = self._live_modules()
+        if modules is None:
+            return
+        self._block_tap = BlockTap([modules[i] for i in self._blocks])
+        if self._tap is None or entries != self._roots:
+            if self._tap is not None:
+                self._tap.remove()
+            self._tap = EntryTap([modules[i] for i in entries])
 
     def _alarm(
         self, tripped: np.ndarray, parameters: list[torch.Tensor], gradients: list[Any]
@@ -274,7 +300,7 @@ class Training:
 
     # -- the end of a step ----------------------------------------------------------------------
 
-    def _commit(self) -> None:
+    def _commit(self, late: bool = False) -> None:
         """Close the step: one row into memory and one into the record, then get ready."""
         self._stepped.clear()
         # NaN stands for "not seen", so a loss that is itself NaN is kept as infinite.
@@ -297,7 +323,7 @@ class Training:
             rows["block_scale"] = self._block_tap.out.reshape(-1)
         self.ledger.put(self.step, rows)
         if self._tap is not None:
-            self._tap.clear()
+            self._tap.clear(marked=late)
         self._prepare_next()
 
     def _prepare_next(self) -> None:
@@ -317,16 +343,15 @@ class Training:
             self._block_tap.install()
 
     def _remember_gradient(self) -> None:
-        """Note one gradient's version: unchanged at the next backward means it was not zeroed."""
+        """Note one gradient's version: nothing but backward touching it means it is not zeroed."""
+        self._versions = None
         norms = self._row[:-1, NORM]
         best = int(np.argmax(np.where(norms == norms, norms, -1.0))) if len(norms) else -1
         if best < 0 or not norms[best] > 0:
             return
-        parameter = self._tensors[best]()
-        gradient = parameter.grad if parameter is not None else None
-        if gradient is not None and gradient.layout is torch.strided:
-            ref = self._tensors[best]
-            self._versions = (ref, gradient._version, gradient.data_ptr())
+        version = self._version_of(self._tensors[best])
+        if version is not None:
+            self._versions = self._tensors[best], version
 
     def stop(self, ended: str = "ended") -> None:
         """Close an open step and remove every hook; idempotent."""

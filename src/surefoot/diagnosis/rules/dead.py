@@ -19,6 +19,7 @@ and biases, or use a leaky ReLU or GELU.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
@@ -42,15 +43,25 @@ def judge(case: Case) -> Iterator[Finding]:
         return
     for flow in case.flows:
         dead = [c for c in flow.calls if c.activation == "relu" and (c.frozen or 0.0) >= _DEAD]
+        dead = dead or _silent(case, flow)
         if dead:
             yield _finding(case, flow, dead)
             return
 
 
+def _silent(case: Case, flow: Flow) -> list[Call]:
+    """The affine call before the first hidden one that is fed nothing but zeros."""
+    weighted = [c for c in flow.calls if case.layers.layers[c.layer].kind.weighted and c.input]
+    for before, call in pairwise(weighted):
+        if call.input is not None and call.input.zeros == call.input.numel:
+            return [before]
+    return []
+
+
 def _finding(case: Case, flow: Flow, dead: list[Call]) -> Finding:
     origin = dead[0]
     name = case.layers.title(origin.layer)
-    share = origin.frozen or 0.0
+    share = origin.frozen or 1.0
     later = flow is not case.first
     when = f"since step {flow.step} at the latest" if later else "from the start"
     remedies = [prescriptions.KAIMING, _LEAKY]

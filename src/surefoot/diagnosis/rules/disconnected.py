@@ -107,10 +107,14 @@ def _cut_layers(case: Case, flow: Flow) -> list[Call]:
     silent = [c for layer, c in called.items() if layer in never and _mute(case, layer)]
     # Somebody after them must have used what they made: an input that no gradient leads out of,
     # though it does not come from the data itself.
+    owners = {p.layer for p in layers.parameters}
     users = [
         c
         for c in flow.calls
-        if layers.layers[c.layer].kind.weighted and c.grad_output is not None and not c.connected
+        if c.layer in owners
+        and layers.layers[c.layer].leaf
+        and c.grad_output is not None
+        and not c.connected
     ]
     return [c for c in silent if any(u.order > c.order for u in users)]
 

@@ -22,7 +22,7 @@ from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
 
-_LARGE, _SMALL = 30.0, 5e-3
+_ABSURD, _LARGE, _SMALL = 300.0, 30.0, 5e-3
 _STANDARDISE = Remedy(
     "input.standardise",
     None,
@@ -35,9 +35,11 @@ def judge(case: Case) -> Iterator[Finding]:
     """Judge what entered the first instrumented step."""
     flow, result = case.first, outcome(case)
     entry = next((c for c in flow.calls if c.depth == 0 and c.input), None) if flow else None
-    if flow is None or entry is None or entry.input is None or not result.poor(0.25):
+    if flow is None or entry is None or entry.input is None:
         return
     rms = entry.input.rms
+    if not result.poor(0.75 if rms > _ABSURD else 0.25):
+        return
     if _SMALL <= rms <= _LARGE or rms == 0:
         return
     large = rms > _LARGE

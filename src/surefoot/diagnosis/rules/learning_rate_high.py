@@ -22,8 +22,8 @@ import numpy as np
 
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
-from surefoot.diagnosis.outcome import Outcome, outcome
-from surefoot.diagnosis.pace import Pace, pace
+from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology
 
@@ -35,7 +35,7 @@ _DIVERGED = 0.01  # enough where the loss went up for good
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the pace together with the outcome."""
     steps, result = pace(case), outcome(case)
-    if steps is None or not _moving(steps, result):
+    if steps is None or not overshoots(case):
         return
     climbing = result.diverged or (result.skill or 0.0) < -0.05
     pathology = Pathology.EXPLODING if climbing else Pathology.OSCILLATING
@@ -71,30 +71,35 @@ def judge(case: Case) -> Iterator[Finding]:
     )
 
 
-def _moving(steps: Pace, result: Outcome) -> bool:
+def overshoots(case: Case) -> bool:
     """Whether the weights move too far for what comes of it."""
+    steps, result = pace(case), outcome(case)
+    if steps is None:
+        return False
     if result.nonfinite:
         # A NaN out of a calm is not a step too long: its own rule tells what made it.
         return result.climbed and steps.highest >= _DIVERGED
+    if result.skill is None or result.short:
+        return False
+    if not result.trivial:
+        # Against its own first loss only: a loss that is not meant to fall may well rise.
+        return result.diverged and steps.typical >= _HIGH
     if result.diverged:
         return steps.highest >= _DIVERGED
-    if result.short or result.skill is None:
-        return False
-    # Only a known yardstick tells a run that is lost from one whose loss is not meant to fall.
-    leaping = result.trivial and steps.early >= _FIRST
-    return (leaping or steps.typical >= _HIGH) and result.skill < 0.05
+    return (steps.early >= _FIRST or steps.typical >= _HIGH) and result.skill < 0.05
 
 
 def _since(case: Case) -> int:
-    """The step after which the loss was never again as low as at its best (0 if it never fell)."""
-    if (outcome(case).best_skill or 0.0) < 0.1:
+    """The step from which the loss stays above what it had reached; 0 if it never got anywhere."""
+    result = outcome(case)
+    if (result.best_skill or 0.0) < 0.1 or result.yardstick is None:
         return 0
     losses = case.get("loss")
     values = losses.last[:, 0].astype(float)
-    finite = np.where(np.isfinite(values), values, np.inf)
-    if not len(finite) or not np.isfinite(finite).any():
-        return 0
-    return int(losses.steps[int(np.argmin(finite))])
+    best = result.yardstick * (1 - (result.best_skill or 0.0))
+    good = np.flatnonzero(values <= best + 0.25 * (result.yardstick - best))
+    after = int(good[-1]) + 1 if len(good) else 0
+    return int(losses.steps[min(after, len(values) - 1)])
 
 
 RULE = Rule("SF301", "Learning rate too high", __doc__ or "", judge)

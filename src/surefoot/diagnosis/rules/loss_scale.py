@@ -22,20 +22,22 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, bad_severity
+from surefoot.diagnosis.rules.learning_rate_high import overshoots
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
 
 _FACTOR = 8.0
-_LONG, _SHORT = 0.01, 3e-5
+_SHORT = 3e-5
 
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the first loss whose anatomy could be read."""
-    losses = [f.loss for f in case.flows if f.loss.get("kind") not in (None, "unknown")]
+    vague = (None, "unknown", "composite")
+    losses = [f.loss for f in case.flows if f.loss.get("kind") not in vague]
     steps, result = pace(case), outcome(case)
     if not losses or steps is None or not result.poor(0.05):
         return
     factor = abs(float(losses[0]["multiplier"]))
-    too_long = factor >= _FACTOR and steps.highest >= _LONG
+    too_long = factor >= _FACTOR and overshoots(case)
     too_short = 0 < factor <= 1 / _FACTOR and steps.highest <= _SHORT and not result.diverged
     if not (too_long or too_short):
         return

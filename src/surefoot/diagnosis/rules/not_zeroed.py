@@ -45,7 +45,7 @@ def judge(case: Case) -> Iterator[Finding]:
         pathology=Pathology.OSCILLATING,
         cause=Cause.GRADIENTS_NOT_ZEROED,
         severity=Severity.ADVICE if learns else bad_severity(case),
-        first_step=facts.first_carried,
+        first_step=max(facts.first_carried - 1, 0),  # the step that left them behind
         last_step=facts.steps - 1,
         confidence=0.97,
         sentence=(

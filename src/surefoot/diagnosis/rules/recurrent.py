@@ -27,8 +27,9 @@ import numpy as np
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
-from surefoot.diagnosis.rule import Rule, bad_severity, gauge_severity, times
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+from surefoot.diagnosis.pace import pace
+from surefoot.diagnosis.rule import Rule, gauge_severity, times
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 from surefoot.layers import Kind
 from surefoot.signals.flow import Flow
 
@@ -51,8 +52,8 @@ def judge(case: Case) -> Iterator[Finding]:
         if growth >= 0.87:
             severity = gauge_severity(case, growth)
             pathology = Pathology.EXPLODING
-        elif growth <= -4 and result.poor(0.05) and not result.short and not result.diverged:
-            severity, pathology = bad_severity(case), Pathology.VANISHING
+        elif _forgets(case, growth, len(logs)):
+            severity, pathology = Severity.HARMFUL, Pathology.VANISHING
         else:
             continue
         if severity is None:
@@ -81,6 +82,17 @@ def judge(case: Case) -> Iterator[Finding]:
             ),
             remedies=tuple(prescriptions.aimed(r, name) for r in (*clip, _ORTHOGONAL)),
         )
+
+
+def _forgets(case: Case, growth: float, points: int) -> bool:
+    """Vanishing over time, in a run that stands still although its steps are of the right size."""
+    result, steps = outcome(case), pace(case)
+    if result.short or result.diverged or steps is None:
+        return False
+    if steps.early >= 0.3 or steps.typical >= 0.1 or steps.highest < 3e-5:
+        return False
+    drastic = growth <= -0.6 * points
+    return growth <= -4 and result.poor(0.5 if drastic else 0.05)
 
 
 def _profiles(case: Case, flow: Flow) -> dict[int, list[float]]:

@@ -30,7 +30,7 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.profile import Profile, profile
 from surefoot.diagnosis.rule import Rule, gauge_severity, times
-from surefoot.findings import Cause, Evidence, Finding, Pathology
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 
 _SLOPE = -0.35  # decades a layer lost to the activation's slope; ReLU loses 0.15, a sigmoid 0.63
 
@@ -44,6 +44,8 @@ def judge(case: Case) -> Iterator[Finding]:
     severity = gauge_severity(case, -seen.growth)
     if severity is None:
         return
+    if severity is Severity.FATAL:  # what vanishes makes no NaN
+        severity = Severity.HARMFUL
     gap, lone = _origin(seen)
     stage = seen.stages[gap]
     cause = _cause(seen, gap if lone else None)

@@ -148,7 +148,7 @@ def _line(
     column: int,
     edge: float,
 ) -> None:
-    """One profile in one panel; what has no place on a log axis is marked in the gutter on its left."""
+    """One profile in one panel; what a log axis cannot show is marked in the gutter on its left."""
     values, bad = getattr(one, attribute), getattr(one, f"bad_{attribute}")
     color, dash, symbol = ((BLUE, "solid", "circle"), (ORANGE, "dash", "square"))[i]
     usable = np.isfinite(values) & (values > 0)

@@ -91,7 +91,7 @@ def nonfinite(data: RunData, rows: Sequence[int], steps: np.ndarray) -> np.ndarr
         if event.detail.get("kind") == "nonfinite" and bucket < len(steps):
             named = event.detail.get("parameters")
             indices = named if isinstance(named, list | tuple) else ()
-            layers = {owners.get(p) for p in indices if isinstance(p, int)}
+            layers = {owners.get(p, -1) for p in indices if isinstance(p, int)}
             mask[bucket, [place_of[layer] for layer in layers & place_of.keys()]] = True
     loss = found(data, "loss")
     if loss is not None:
