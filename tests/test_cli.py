@@ -83,7 +83,7 @@ def print_verdict(report, *, console, report_path, folder):
     while WISH["hang"]:
         time.sleep(60)
 
-for name, member in {"watch": Session, "record": new_folder, "views.report": save_report,
+for name, member in {"watching.session": Session, "record": new_folder, "views.report": save_report,
                      "views.terminal": print_verdict}.items():
     fake = types.ModuleType(f"surefoot.{name}")
     setattr(fake, member.__name__, member)

@@ -6,11 +6,13 @@ import json
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from record_fixture import (
     REPORT,
@@ -22,10 +24,10 @@ from record_fixture import (
     wait_until,
 )
 from surefoot.findings import Report, Verdict
-from surefoot.record import RecordError, Writer, list_runs, new_folder, read_run
+from surefoot.record import RecordError, Writer, blob, list_runs, new_folder, read_run, reader
 from surefoot.record.data import Event
 from surefoot.signals.flow import Call, Flow, TensorStats
-from test_series import assert_folds
+from test_series import assert_folds, fold
 
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
@@ -99,6 +101,25 @@ def test_a_finite_value_never_becomes_infinite(tmp_path: Path, errors: str) -> N
     np.testing.assert_array_equal(read_run(writer.folder).series["x"].last[0], expected)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 12), st.integers(1, 3)),
+        elements=st.sampled_from([0.0, 1.0, np.nan, np.inf, -np.inf]),  # few, so that many agree
+    ),
+    cuts=st.sets(st.integers(1, 11)),
+)
+def test_merging_twice_through_bytes_is_folding_once(rows: np.ndarray, cuts: set[int]) -> None:
+    columns = rows.shape[1]
+    starts = [0, *sorted(cut for cut in cuts if cut < len(rows))]
+    parts = blob.merge(blob.unpack([blob.raw(row) for row in rows], columns), starts)
+    packed = [blob.pack(parts[:, i]) for i in range(len(starts))]
+    low, high, last = blob.merge(blob.unpack(packed, columns))[:, 0]
+    for part, expected in zip((low, high, last), fold(rows), strict=True):
+        np.testing.assert_array_equal(part, expected)
+
+
 def test_several_puts_of_one_step_are_one_step(tmp_path: Path) -> None:
     writer = Writer(new_folder(tmp_path, "a", None), {})
     writer.declare(0, TABLE, {"a": 1, "b": 2})
@@ -122,6 +143,7 @@ def test_several_puts_of_one_step_are_one_step(tmp_path: Path) -> None:
     steps=st.integers(1, 400),
     columns=st.integers(1, 3),
     buckets=st.integers(1, 40),
+    piece=st.integers(1, 4000),
     gap=st.integers(1, 7),
     seed=st.integers(0, 99),
 )
@@ -130,6 +152,7 @@ def test_thinning_on_reading_folds_rows_evenly(
     steps: int,
     columns: int,
     buckets: int,
+    piece: int,
     gap: int,
     seed: int,
 ) -> None:
@@ -142,7 +165,8 @@ def test_thinning_on_reading_folds_rows_evenly(
             0, int(at[i]), {"dense": rows[i], **({"sampled": rows[i]} if i % 5 == 0 else {})}
         )
     writer.close()
-    series = read_run(writer.folder, buckets=buckets).series
+    with mock.patch.object(reader, "_PIECE_BYTES", piece):  # read in one go, or row by row
+        series = read_run(writer.folder, buckets=buckets).series
     for name, every in (("dense", 1), ("sampled", 5)):
         assert len(series[name]) <= buckets
         assert_folds(series[name], at[::every], rows[::every])
@@ -280,7 +304,7 @@ def test_reading_beside_the_writer_sees_a_growing_whole(
             continue
         series = run.series["x"]
         np.testing.assert_array_equal(series.last[:, 0], series.steps)
-        assert (np.diff(series.steps) > 0).all()
+        assert (np.diff(series.steps) > 0).all() and len(series) <= 64
         assert series.low[0, 0] == 0 and series.steps[-1] >= newest
         newest = int(series.steps[-1])
         assert run.report.verdict is Verdict.INCONCLUSIVE

@@ -16,14 +16,16 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 
-import surefoot.diagnosis.rules as book
-from surefoot.diagnosis.rules import RULES
-from surefoot.findings import Report, Severity
 from tests.corpus import Entry, load, mark
 from tests.corpus.run import watched
 
+import surefoot.diagnosis.rules as book
+from surefoot.diagnosis.rules import RULES
+from surefoot.findings import Report, Severity
+
 CASES: dict[str, Entry] = load()
 FAST = [e for e in CASES.values() if e.fast]
+FAULTY = [e for e in CASES.values() if not e.healthy]
 SLOW = [e for e in CASES.values() if not e.fast]
 
 # rule: (a case in which it must give a harmful finding, one in which it must say nothing)
@@ -56,7 +58,9 @@ def judged(name: str) -> Report:
 
 def described(report: Report) -> str:
     """The findings for a failure's message."""
-    lines = [f"{f.rule} {f.severity} root={f.root} {f.layer}: {f.sentence}" for f in report.findings]
+    lines = [
+        f"{f.rule} {f.severity} root={f.root} {f.layer}: {f.sentence}" for f in report.findings
+    ]
     return "\n".join([str(report.verdict), *lines])
 
 
@@ -113,7 +117,7 @@ def test_slow_verdicts(entry: Entry) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", [e for e in CASES.values() if not e.healthy], ids=lambda e: e.name)
+@pytest.mark.parametrize("entry", FAULTY, ids=lambda e: e.name)
 def test_every_fault_hurts(entry: Entry) -> None:
     """The truth of the corpus itself: the change makes the training clearly worse."""
     from tests.corpus.run import hurts

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # The rooms that stand between a script and torch: frames in them are never the script's.
-_ROOMS = {"cli", "run", "script", "watch", "training"} | {"attach", "kernels", "probes", "signals"}
+_ROOMS = {"cli", "run", "script", "watching", "attach", "kernels", "probes", "signals"}
 
 
 class ScriptError(Exception):

@@ -111,7 +111,7 @@ def faulty_case(
     fast: bool = False,
     **base: Any,
 ) -> None:
-    """Register a recipe with one change; `pathology` and `cause` may hold alternatives, as "a|b"."""
+    """Register a recipe with one change; `pathology` and `cause` may be "a|b"."""
     _add(
         Entry(
             name,
@@ -147,6 +147,7 @@ MODULES: tuple[str, ...] = (
     "healthy_networks",
     "healthy_sequences",
     "healthy_loops",
+    "healthy_reinforcement",
     "faulty_depth",
     "faulty_pace",
     "faulty_values",

@@ -6,23 +6,20 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import nn
-
 from tests.corpus import ANY, faulty_case
 from tests.corpus.recipes import (
     adam,
-    char_rnn,
     cnn,
     gaussian,
     he,
     mlp,
     named,
-    pixels,
     sgd,
-    transformer,
     untouched,
     xavier,
 )
+from tests.corpus.recipes_sequences import char_rnn, pixels, transformer
+from torch import nn
 
 
 def scaled(name: str, factor: float) -> Callable[[nn.Module], None]:
@@ -63,7 +60,6 @@ def all_scaled(factor: float) -> Callable[[nn.Module], None]:
     return change
 
 
-
 for depth in (6, 8, 12):
     faulty_case(
         f"vanishing_sigmoid_{depth}",
@@ -83,7 +79,7 @@ faulty_case(
 )  # fmt: skip
 faulty_case(
     "vanishing_tanh_tiny", mlp, "vanishing", "weights_too_small", ANY,
-    dict(init=partial(xavier, scale=0.3)), fast=True, depth=10, act=nn.Tanh, init=xavier,
+    dict(init=partial(xavier, scale=0.3)), depth=10, act=nn.Tanh, init=xavier,
 )  # fmt: skip
 for depth, optimizer in ((20, sgd(0.02, momentum=0.9)), (28, adam(5e-4))):
     faulty_case(
@@ -96,7 +92,7 @@ faulty_case(
 )  # fmt: skip
 faulty_case(
     "vanishing_conv_std_001", cnn, "vanishing", "weights_too_small", ANY,
-    dict(init=partial(gaussian, std=0.01)), fast=True, depth=6,
+    dict(init=partial(gaussian, std=0.01)), depth=6,
 )  # fmt: skip
 faulty_case(
     "vanishing_gelu_default_16", mlp, "vanishing", "weights_too_small", ANY,
@@ -104,20 +100,21 @@ faulty_case(
 )  # fmt: skip
 faulty_case(
     "vanishing_lone_layer_1e_3", mlp, "vanishing", "weights_too_small", "8",
-    dict(surgery=scaled("8", 1e-3)), fast=True, depth=8, steps=120,
+    dict(surgery=scaled("8", 1e-3)), depth=10, steps=80,
     optimizer=sgd(0.05),
 )  # fmt: skip
 faulty_case(
     "vanishing_lone_conv_1e_3", cnn, "vanishing", "weights_too_small", "convs.2",
-    dict(surgery=scaled("convs.2", 1e-3)), depth=5, optimizer=sgd(0.03),
+    dict(surgery=scaled("convs.2", 1e-3)), depth=5, optimizer=sgd(0.02), steps=100,
 )  # fmt: skip
 faulty_case(
     "vanishing_lone_named_1e_3", named, "vanishing", "weights_too_small", "layers.4",
-    dict(surgery=scaled("layers.4", 1e-3)), depth=10, optimizer=sgd(0.05), steps=150,
+    dict(surgery=scaled("layers.4", 1e-3)), depth=10, optimizer=sgd(0.05), steps=100,
 )  # fmt: skip
 faulty_case(
-    "saturated_block_weights", mlp, "vanishing|saturated", "saturating_activation|weights_too_large",
-    ("6", "7"), dict(surgery=scaled("6", 100.0)), fast=True,
+    "saturated_block_weights", mlp, "vanishing|saturated",
+    "saturating_activation|weights_too_large",
+    ("6", "7"), dict(surgery=scaled("6", 100.0)),
     depth=6, act=nn.Tanh, init=xavier, steps=120, optimizer=sgd(0.02, momentum=0.9),
 )  # fmt: skip
 faulty_case(
@@ -125,7 +122,8 @@ faulty_case(
     dict(surgery=biased("6", 12.0)), depth=6, act=nn.Tanh, init=xavier,
 )  # fmt: skip
 faulty_case(
-    "saturated_sigmoid_bias_in_relu", mlp, "vanishing|saturated", "saturating_activation", ("4", "5"),
+    "saturated_sigmoid_bias_in_relu", mlp, "vanishing|saturated", "saturating_activation",
+    ("4", "5"),
     dict(surgery=lambda m: (m.__setitem__(5, nn.Sigmoid()), biased("4", -14.0)(m))), depth=5,
 )  # fmt: skip
 for factor, depth, lr in ((3.0, 15, 0.02), (5.0, 12, 0.02), (3.0, 25, 0.005)):
@@ -140,7 +138,8 @@ faulty_case(
 )  # fmt: skip
 faulty_case(
     "exploding_lone_layer_x30", mlp, "exploding", "weights_too_large", "6",
-    dict(surgery=scaled("6", 30.0)), fast=True, depth=8, optimizer=sgd(0.02, momentum=0.9), steps=150,
+    dict(surgery=scaled("6", 30.0)), fast=True, depth=8, optimizer=sgd(0.02, momentum=0.9),
+    steps=150,
 )  # fmt: skip
 faulty_case(
     "exploding_lone_conv_x20", cnn, "exploding", "weights_too_large", "convs.2",
@@ -156,7 +155,8 @@ faulty_case(
 )  # fmt: skip
 for depth in (40, 56):
     faulty_case(
-        f"exploding_bn_plain_{depth}", mlp, "exploding|shattered", "normalization_without_skip", ANY,
+        f"exploding_bn_plain_{depth}", mlp, "exploding|shattered", "normalization_without_skip",
+    ANY,
         dict(depth=depth), fast=depth == 40, norm=True, width=48, steps=80,
         optimizer=sgd(0.05, momentum=0.9), depth=4,
     )  # fmt: skip
@@ -189,7 +189,8 @@ faulty_case(
     dict(act=Square), depth=6, optimizer=sgd(0.02, momentum=0.9),
 )  # fmt: skip
 faulty_case(
-    "exploding_char_rnn_weights", char_rnn, "exploding", "recurrent_weights|weights_too_large", ("rnn",),
+    "exploding_char_rnn_weights", char_rnn, "exploding", "recurrent_weights|weights_too_large",
+    ("rnn",),
     dict(surgery=lambda m: scaled_recurrent(m, 12.0)), kind=nn.RNN,
 )  # fmt: skip
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from tests.corpus import faulty_case
 from tests.corpus.recipes import (
     adam,
     adamw,
     binary,
-    char_rnn,
     cnn,
     mlp,
     named,
-    pixels,
     regression,
     sgd,
-    transformer,
 )
+from tests.corpus.recipes_sequences import char_rnn, pixels, transformer
+from torch import nn
 
 HIGH = "exploding|oscillating|nonfinite"
 
@@ -37,7 +34,7 @@ faulty_case(
 )  # fmt: skip
 faulty_case(
     "lr_high_named_adam_x1000", named, HIGH, "learning_rate_too_high", None,
-    dict(optimizer=adam(1.0)), fast=True, optimizer=adam(1e-3),
+    dict(optimizer=adam(1.0)), optimizer=adam(1e-3),
 )  # fmt: skip
 faulty_case(
     "lr_high_cnn_momentum_x100", cnn, HIGH, "learning_rate_too_high", None,
@@ -49,11 +46,11 @@ faulty_case(
 )  # fmt: skip
 faulty_case(
     "lr_high_transformer_x100", transformer, HIGH, "learning_rate_too_high", None,
-    dict(optimizer=adamw(0.3)), fast=True,
+    dict(optimizer=adamw(0.3)),
 )  # fmt: skip
 faulty_case(
     "lr_high_lstm_adam_x100", char_rnn, HIGH, "learning_rate_too_high", None,
-    dict(optimizer=adam(1.0)), fast=True,
+    dict(optimizer=adam(1.0)),
 )  # fmt: skip
 faulty_case(
     "lr_high_lstm_sgd", char_rnn, HIGH, "learning_rate_too_high", None,
@@ -91,8 +88,6 @@ faulty_case(
 )  # fmt: skip
 
 
-
-
 def one_column(factor: float) -> object:
     """Leave the first feature unscaled."""
 
@@ -109,23 +104,26 @@ faulty_case(
     dict(scale_input=lambda x: x * 1000), fast=True, optimizer=sgd(0.1),
 )  # fmt: skip
 faulty_case(
-    "input_x1000_regression", regression, "exploding|dead|oscillating|nonfinite", "input_scale", None,
+    "input_x1000_regression", regression, "exploding|dead|oscillating|nonfinite", "input_scale",
+    None,
     dict(scale_input=lambda x: x * 1000), optimizer=sgd(0.02),
 )  # fmt: skip
 faulty_case(
-    "input_x1000_tanh", mlp, "exploding|saturated|oscillating|vanishing|stalled", "input_scale", None,
+    "input_x1000_tanh", mlp, "exploding|saturated|oscillating|vanishing|stalled", "input_scale",
+    None,
     dict(scale_input=lambda x: x * 1000), act=nn.Tanh, optimizer=sgd(0.05),
 )  # fmt: skip
 faulty_case(
     "input_x1e_4_mlp", mlp, "stalled|vanishing", "input_scale", None,
-    dict(scale_input=lambda x: x * 1e-4), fast=True, optimizer=sgd(0.1),
+    dict(scale_input=lambda x: x * 1e-4), optimizer=sgd(0.1),
 )  # fmt: skip
 faulty_case(
     "input_x1e_4_binary", binary, "stalled|vanishing", "input_scale", None,
     dict(scale_input=lambda x: x * 1e-4),
 )  # fmt: skip
 faulty_case(
-    "input_one_feature_1e4", regression, "exploding|dead|oscillating|nonfinite", "input_scale", None,
+    "input_one_feature_1e4", regression, "exploding|dead|oscillating|nonfinite", "input_scale",
+    None,
     dict(scale_input=one_column(1e4)), optimizer=sgd(0.02),
 )  # fmt: skip
 faulty_case(
@@ -153,7 +151,7 @@ faulty_case(
 )  # fmt: skip
 faulty_case(
     "loss_x1e_6_mlp", mlp, "stalled", "loss_scale", None,
-    dict(loss=lambda out, y: 1e-6 * F.cross_entropy(out, y)), fast=True,
+    dict(loss=lambda out, y: 1e-6 * F.cross_entropy(out, y)),
 )  # fmt: skip
 faulty_case(
     "loss_x1e_6_regression", regression, "stalled", "loss_scale", None,
@@ -182,7 +180,8 @@ faulty_case(
     kind=nn.GRU, relu=False, optimizer=adam(5e-3),
 )  # fmt: skip
 faulty_case(
-    "softmax_before_cross_entropy", mlp, "saturated|stalled|vanishing", "output_activation_mismatch",
+    "softmax_before_cross_entropy", mlp, "saturated|stalled|vanishing",
+    "output_activation_mismatch",
     None, dict(surgery=lambda m: m.append(nn.Softmax(dim=1))), fast=True, optimizer=sgd(0.1),
 )  # fmt: skip
 faulty_case(
@@ -191,10 +190,11 @@ faulty_case(
     optimizer=adam(1e-3),
 )  # fmt: skip
 faulty_case(
-    "sigmoid_before_cross_entropy", mlp, "saturated|stalled|vanishing", "output_activation_mismatch",
+    "sigmoid_before_cross_entropy", mlp, "saturated|stalled|vanishing",
+    "output_activation_mismatch",
     None, dict(surgery=lambda m: m.append(nn.Sigmoid())), optimizer=sgd(0.1),
 )  # fmt: skip
 faulty_case(
     "sigmoid_before_bce_with_logits", binary, "saturated|stalled|vanishing",
-    "output_activation_mismatch", None, dict(head=nn.Sigmoid), fast=True,
+    "output_activation_mismatch", None, dict(head=nn.Sigmoid),
 )  # fmt: skip

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-
 from tests.corpus import fast_healthy_case, healthy_case
 from tests.corpus.data import Pair, batches, digits, share, table
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 
 def fit(
@@ -60,7 +60,7 @@ class TanhNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         sizes = [64] + [64] * 6
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.out = nn.Linear(64, 10)
         for layer in self.hidden:
             nn.init.xavier_normal_(layer.weight, gain=nn.init.calculate_gain("tanh"))
@@ -124,7 +124,7 @@ def mlp_selu_eight(seed: int) -> float:
     return share(model, x, y)
 
 
-@fast_healthy_case
+@healthy_case
 def mlp_sigmoid_shallow(seed: int) -> float:
     torch.manual_seed(seed)
     x, y = digits()
@@ -153,7 +153,7 @@ def logistic_regression_wine(seed: int) -> float:
     return share(model, x, y)
 
 
-@fast_healthy_case
+@healthy_case
 def regression_mse_diabetes(seed: int) -> float:
     torch.manual_seed(seed)
     x, y = table("diabetes")
@@ -221,7 +221,7 @@ def log_softmax_nll(seed: int) -> float:
     return share(model, x, y)
 
 
-@fast_healthy_case
+@healthy_case
 def class_imbalance(seed: int) -> float:
     """Is it an eight? 3 % of the samples."""
     torch.manual_seed(seed)

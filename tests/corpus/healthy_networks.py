@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from tests.corpus import fast_healthy_case, healthy_case
 from tests.corpus.data import batches, digits, images, share
 from tests.corpus.healthy import fit
+from torch import nn
 
 
 class Block(nn.Module):
@@ -99,7 +98,7 @@ class SmallCnn(nn.Module):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
-@fast_healthy_case
+@healthy_case
 def cnn_bn_maxpool_gap(seed: int) -> float:
     torch.manual_seed(seed)
     x, y = images()
@@ -199,12 +198,17 @@ def unet_denoising(seed: int) -> float:
         return float(F.mse_loss(model(x + 0.5 * torch.randn_like(x)), x) / x.var())
 
 
-@fast_healthy_case
+@healthy_case
 def autoencoder_bottleneck(seed: int) -> float:
     torch.manual_seed(seed)
     x, _ = digits()
     model = nn.Sequential(
-        nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 6), nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 64)
+        nn.Linear(64, 32),
+        nn.ReLU(),
+        nn.Linear(32, 6),
+        nn.Linear(6, 32),
+        nn.ReLU(),
+        nn.Linear(32, 64),
     )
     optimizer = torch.optim.Adam(model.parameters(), lr=4e-3)
     fit(model, optimizer, batches(x, x, 64, 250, seed), F.mse_loss)
@@ -245,7 +249,7 @@ def vae(seed: int) -> float:
     return share_of_noise
 
 
-@healthy_case
+@fast_healthy_case
 def gan_digits(seed: int) -> float:
     """Two players, two optimizers: neither loss goes down for long."""
     torch.manual_seed(seed)
@@ -311,7 +315,7 @@ def triplet_margin(seed: int) -> float:
     return sum(losses[-20:]) / 20 / losses[0]
 
 
-@fast_healthy_case
+@healthy_case
 def info_nce(seed: int) -> float:
     """Contrastive learning with a temperature of 0.1 on normalised embeddings."""
     torch.manual_seed(seed)
@@ -352,7 +356,7 @@ class Experts(nn.Module):
         return out
 
 
-@fast_healthy_case
+@healthy_case
 def mixture_of_experts(seed: int) -> float:
     torch.manual_seed(seed)
     x, y = digits()

@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from tests.corpus import fast_healthy_case, healthy_case
 from tests.corpus.data import batches, digits, share, text, text_share, windows
 from tests.corpus.healthy import fit
+from torch import nn
 
 
 class RowReader(nn.Module):
@@ -109,7 +108,7 @@ class CharLstm(nn.Module):
         return self.out(self.lstm(self.embed(ids))[0])
 
 
-@fast_healthy_case
+@healthy_case
 def char_lstm_clipped(seed: int) -> float:
     torch.manual_seed(seed)
     model = CharLstm(text()[1])

@@ -14,10 +14,10 @@ import click
 import torch
 from rich.console import Console
 from rich.table import Table
+from tests.corpus import Entry, load, mark, serious_root
 
 from surefoot.findings import Report
 from surefoot.watching.session import Session
-from tests.corpus import Entry, load, mark, serious_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def hurts(bad: float | None, good: float | None) -> bool:
     """Whether a faulty training ended clearly worse than its healthy twin."""
     if bad is None or good is None or not math.isfinite(good):
         return False
-    return not math.isfinite(bad) or bad > max(1.5 * good, good + 0.1)
+    return not math.isfinite(bad) or bad > good + 0.1
 
 
 def draw_twins(entries: list[Entry], seeds: int, console: Console) -> None:

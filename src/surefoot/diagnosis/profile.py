@@ -160,9 +160,13 @@ def _trunk(calls: list[Call], layers: LayerTable) -> list[Stage]:
         forks = [c for c in calls if c.fork and c.grad_input is not None]
         points = [(c.layer, c.grad_input, c.input) for c in forks]
     logs = [(i, _log(g.norm), _log(y.rms)) for i, g, y in points if g is not None and y is not None]
+    # Behind normalisation the branches do not see the trunk's scale: where it grows, the gradient
+    # shrinks by as much, and only the product of the two says how far a step reaches.
+    normalised = 2 * sum(layers.layers[c.layer].kind is Kind.NORMALIZATION for c in calls)
+    relative = normalised >= len(logs)
     stages = []
     for k, (layer, gradient, forward) in enumerate(logs):
-        grown = gradient - logs[k + 1][1] if k + 1 < len(logs) else 0.0
-        above = logs[k + 1][0] if k + 1 < len(logs) else None
+        after, above = (logs[k + 1], logs[k + 1][0]) if k + 1 < len(logs) else (logs[k], None)
+        grown = gradient - after[1] + (forward - after[2] if relative else 0.0)
         stages.append(Stage(layer, gradient, forward, weights=grown, weight_layer=above))
     return stages

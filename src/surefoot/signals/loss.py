@@ -78,9 +78,9 @@ def anatomy(loss: torch.Tensor) -> Anatomy:
     seen: set[Any] = set()
     heads: list[tuple[Any, float]] = []
     several = False
-    stack = [(loss.grad_fn, 1.0)]
-    while stack and len(seen) < _MAX_NODES:
-        node, factor = stack.pop(0)
+    queue = [(loss.grad_fn, 1.0, False)]
+    while queue and len(seen) < _MAX_NODES:
+        node, factor, below = queue.pop(0)
         if node is None or node in seen:
             continue
         seen.add(node)
@@ -90,12 +90,13 @@ def anatomy(loss: torch.Tensor) -> Anatomy:
         result.operations.append(name)
         if name in _LOSSES:
             heads.append((node, factor))
-        if name.startswith(("AddBackward", "SubBackward")) and _branches(node) > 1:
-            several = True
-        constant = _constant(node, name)
+            below = True
+        if not below and name.startswith(("AddBackward", "SubBackward")):
+            several = several or _branches(node) > 1
+        constant = None if below else _constant(node, name)
         if constant is not None and not math.isfinite(constant):
             result.target_nonfinite += 1
-        stack += [(n, factor * (constant or 1.0)) for n, _ in node.next_functions]
+        queue += [(n, factor * (constant or 1.0), below) for n, _ in node.next_functions]
     if heads and (several or len(heads) > 1):
         result.kind = "composite"
     elif heads:

@@ -87,7 +87,9 @@ class Training:
         self.anatomy: dict[str, Any] = {}
         # Until the first step has shown which modules the script calls, they are the outermost.
         self._roots = [i for i, layer in enumerate(self.layers.layers) if layer.parent is None]
-        self._tap: EntryTap | None = EntryTap([modules[i] for i in self._roots[:8]]) if modules else None
+        self._tap: EntryTap | None = (
+            EntryTap([modules[i] for i in self._roots[:8]]) if modules else None
+        )
         self._arm_flow()
 
     # -- set-up ---------------------------------------------------------------------------------

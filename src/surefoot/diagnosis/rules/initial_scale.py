@@ -22,6 +22,7 @@ import numpy as np
 
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome, trivial_loss
+from surefoot.diagnosis.profile import profile
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
 from surefoot.signals.flow import Call
@@ -41,6 +42,9 @@ def judge(case: Case) -> Iterator[Finding]:
     flow, trivial, result = case.first, trivial_loss(case), outcome(case)
     if flow is None or trivial is None or not flow.loss.get("value"):
         return
+    seen = profile(flow, case.layers)
+    if seen is not None and not seen.residual and seen.growth >= 0.87:
+        return  # a plain chain shows it in its depth profile, with the layer
     ratio = float(flow.loss["value"]) / trivial
     gains = {c.order: _gain(c) for c in flow.calls if c.weight_norm and c.weight_rows}
     large = [c for c in flow.calls if gains.get(c.order, 0.0) > _GAIN]
