@@ -36,7 +36,6 @@ FLOORS = {
     "findings": 1,
     "script": 1,
     "version": 1,
-    "version": 1,
 }
 # The few imports along a floor: (importing room, imported room).
 SIDEWAYS = {("record", "signals")}

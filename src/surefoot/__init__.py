@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from surefoot.watching.watch import Watch as Watch
     from surefoot.watching.watch import watch as watch
 
-_FINDINGS = "Cause Evidence Finding Pathology Remedy Report Severity Verdict".split()
+_FINDINGS = [
+    "Cause",
+    "Evidence",
+    "Finding",
+    "Pathology",
+    "Remedy",
+    "Report",
+    "Severity",
+    "Verdict",
+]
 _HOMES = dict.fromkeys(_FINDINGS, "surefoot.findings") | dict.fromkeys(
     ["Watch", "watch"], "surefoot.watching.watch"
 )

@@ -15,8 +15,8 @@ import click
 
 from surefoot.findings import Severity
 from surefoot.run import Options, run
-from surefoot.version import VERSION
 from surefoot.script import ScriptError, locate
+from surefoot.version import VERSION
 
 if TYPE_CHECKING:
     from surefoot.record.data import RunData

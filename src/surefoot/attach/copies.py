@@ -33,7 +33,7 @@ def leave_hooks_out_of_copies() -> Callable[[], None]:
 
 
 def _without_hooks(state: Any) -> Any:
-    """A module's state without our hooks and the numbers that mark them; the same if it has none."""
+    """A module's state without our hooks and what marks them; the same if it has none."""
     if not isinstance(state, dict):  # (attributes, slots) of a class with slots
         return state
     ours = {

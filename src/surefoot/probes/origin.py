@@ -218,7 +218,7 @@ def undefined_in_loss(loss: torch.Tensor, limit: int = 256) -> str | None:
             attribute, outside, words = _DOMAINS[name]
             try:
                 saved = getattr(node, attribute)
-                if name.startswith("Nll") and node._saved_reduction != 1:
+                if name.startswith("Nll") and getattr(node, "_saved_reduction", 1) != 1:
                     saved = None  # only a mean divides by the weight of its targets
                 if saved is not None and bool(outside(saved.detach()).any()):
                     found = words

@@ -1,1 +1,1 @@
-"""A running training under watch: the session of a process, its trainings, and the user's handle."""
+"""A running training under watch: a process's session, its trainings, and the user's handle."""

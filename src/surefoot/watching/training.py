@@ -19,13 +19,13 @@ from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
 from surefoot.kernels import MAXABS, NONFINITE, NORM, make_pass
 from surefoot.layers import build_table
-from surefoot.watching.ledger import Ledger, Sink
 from surefoot.probes.blocks import BlockTap, choose_blocks
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.replay import EntryTap, Replay, replay
 from surefoot.probes.safely import Hooked
 from surefoot.signals.learning_rates import read_learning_rates
 from surefoot.signals.updates import sample_weights, update_ratios
+from surefoot.watching.ledger import Ledger, Sink
 
 _ALLOWANCE = 0.05  # seconds of detail that any run may have
 _SHARE = 0.004  # and the share of the elapsed time on top of it

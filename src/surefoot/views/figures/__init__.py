@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -67,6 +68,7 @@ def figure(data: RunData, name: str) -> go.Figure:
     drawn = spec.draw(data)
     drawn = _empty() if drawn is None else drawn
     lines = textwrap.wrap(spec.caption, 110)
+    layout: dict[str, Any] = drawn.to_dict()["layout"]
     drawn.update_layout(
         title={
             "text": spec.title,
@@ -76,8 +78,8 @@ def figure(data: RunData, name: str) -> go.Figure:
             "y": 0.98,
             "yanchor": "top",
         },
-        height=(drawn.layout.height or 300) + 50 + 16 * len(lines),
-        margin={"t": (drawn.layout.margin.t or 30) + 50 + 16 * len(lines)},
+        height=(layout.get("height") or 300) + 50 + 16 * len(lines),
+        margin={"t": (layout.get("margin", {}).get("t") or 30) + 50 + 16 * len(lines)},
     )
     return drawn
 

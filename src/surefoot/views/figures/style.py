@@ -130,7 +130,7 @@ def flag_steps(figure: go.Figure, at: dict[float, list[str]], low: float, high: 
             showarrow=False,
         )
     extra = 24 * max(0, len(ends) - 1)
-    figure.update_layout(height=figure.layout.height + extra, margin_t=30 + extra)
+    figure.update_layout(height=figure.to_dict()["layout"]["height"] + extra, margin_t=30 + extra)
 
 
 def plain(text: object, width: int = NAME) -> str:
