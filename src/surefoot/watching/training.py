@@ -53,18 +53,10 @@ class Training:
         self._tensors = [weakref.ref(t) for t in tensors]
         self._where = {id(t): i for i, t in enumerate(tensors)}
         self._orders: dict[int, np.ndarray] = {}
-        self._pass = make_pass(count)
-        self._out = np.empty((count, 5))
-        # One row more than parameters: an optimizer's tensors that are not in the table end there.
-        self._row = np.full((count + 1, 5), np.nan)
-        self._gate = Gate(count)
         self._blocks = choose_blocks(self.layers)
         self.ledger = Ledger(index, self.layers, groups, len(self._blocks), sink)
-        self._lr = np.full(groups, np.nan)
-        self._loss_row = np.empty(1)
-        self._input = np.full(3, np.nan)
-        self._input_row = np.empty((1, 5))
-        self._input_pass = make_pass(1)
+        self._gate = Gate(count)
+        self._allocate(count, groups)
         # What is known so far; `case` hands it out as Facts.
         self.step = 0
         self.optimizer = ""
@@ -93,6 +85,18 @@ class Training:
         self._arm_flow()
 
     # -- set-up ---------------------------------------------------------------------------------
+
+    def _allocate(self, count: int, groups: int) -> None:
+        """The buffers of the hot path, made once."""
+        self._pass = make_pass(count)
+        self._out = np.empty((count, 5))
+        # One row more than parameters: an optimizer's tensors that are not in the table end there.
+        self._row = np.full((count + 1, 5), np.nan)
+        self._lr = np.full(groups, np.nan)
+        self._loss_row = np.empty(1)
+        self._input = np.full(3, np.nan)
+        self._input_row = np.empty((1, 5))
+        self._input_pass = make_pass(1)
 
     def owns(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is a live parameter of this training."""
