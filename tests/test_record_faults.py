@@ -501,17 +501,16 @@ def test_a_file_cut_short_is_refused_or_harmless(sound: Path, tmp_path: Path, ke
     assert refused or kept < 0  # the very end may be unused
 
 
+ENDLESS = (
+    "DROP TABLE event; CREATE VIEW event AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
+    "SELECT i + 1 FROM n) SELECT i AS id, 1 AS training, i AS step, '' AS kind, '' AS detail FROM n"
+)
 ALTERATIONS = [
     ("PRAGMA user_version = 2", "reads up to 1: .*Next: pip install --upgrade surefoot"),
     ("PRAGMA user_version = 0", "not one that surefoot wrote"),
     ("PRAGMA application_id = 7", "not one that surefoot wrote"),
     ("DROP TABLE flow", "table flow is not as"),
-    (
-        "DROP TABLE event; CREATE VIEW event AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
-        "SELECT i + 1 FROM n) SELECT i AS id, 0 AS training, i AS step, '' AS kind, '' AS detail "
-        "FROM n",
-        "table event is not as",
-    ),
+    (ENDLESS, "table event is not as"),
     (
         "DROP TABLE steps_0; CREATE TABLE steps_0 (id INTEGER PRIMARY KEY, step INTEGER, "
         "rows INTEGER, loss BLOB AS (zeroblob(9)), x BLOB)",
@@ -572,6 +571,17 @@ def test_an_altered_record_is_refused_in_words(
     assert str(folder) in str(caught.value)
     assert "Traceback" not in str(caught.value)
     list_runs(tmp_path)
+
+
+def test_a_reading_without_end_is_ended(
+    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(sound, tmp_path)
+    with closing(sqlite3.connect(folder / "run.sqlite")) as connection:
+        connection.executescript(ENDLESS)
+    monkeypatch.setattr("surefoot.record.schema.require", lambda *_: None)  # the first defence
+    with pytest.raises(RecordError, match="interrupted"):
+        read_run(folder)
 
 
 def test_a_newer_record_names_its_writer(sound: Path, tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def test_every_bucket_is_the_fold_of_its_rows(rows: np.ndarray, half: int, gap: 
     series = thinned.series()
     assert len(series) <= 2 * half
     assert_folds(series, steps, rows)
+    widths = np.diff(series.steps, prepend=-gap) // gap
+    assert len(set(widths[:-1])) <= 1 and widths[-1] <= widths[0]  # even, the newest still filling
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 100, 1000])

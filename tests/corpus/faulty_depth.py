@@ -114,7 +114,7 @@ faulty_case(
 faulty_case(
     "saturated_block_weights", mlp, "vanishing|saturated",
     "saturating_activation|weights_too_large",
-    ("6", "7"), dict(surgery=scaled("6", 100.0)),
+    ("6", "7"), dict(surgery=scaled("6", 1000.0)),
     depth=6, act=nn.Tanh, init=xavier, steps=120, optimizer=sgd(0.02, momentum=0.9),
 )  # fmt: skip
 faulty_case(

@@ -57,6 +57,8 @@ def _rooted(findings: list[Finding]) -> list[Finding]:
         follows = cause.rule if cause is not None else None
         if cause is None and finding.severity is Severity.ADVICE:
             finding = replace(finding, root=not roots and not any(f.root for f in named))
+        if follows is not None:  # the cure is the root's; treating a symptom misleads
+            finding = replace(finding, remedies=())
         named.append(replace(finding, follows=follows))
     return sorted(named, key=lambda f: (not f.root, -f.severity.rank, f.first_step))
 

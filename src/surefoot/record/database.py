@@ -7,12 +7,13 @@ way on media where SQLite could not even make its own side files.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from surefoot.record.schema import RecordError
 DATABASE = "run.sqlite"
 PAGE = 4096
 _BUSY_SECONDS = 1.0
+_OPERATIONS = 1_000_000  # of SQLite's machine, between two looks at whether a reading ever ends
+_OPERATIONS_AT_LEAST = 50_000_000
 
 
 def open_writer(folder: Path, wal_bytes: int) -> sqlite3.Connection:
@@ -113,13 +116,12 @@ def open_reader(folder: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def _any_connection(path: Path) -> Iterator[sqlite3.Connection]:
-    uri = path.absolute().as_uri()
     try:
-        connection = _connect(f"{uri}?mode=ro")
+        connection = _connect(path, "mode=ro")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
             raise
-        with _without_side_files(path, uri) as connection:
+        with _without_side_files(path) as connection:
             yield connection
         return
     with closing(connection):
@@ -127,7 +129,7 @@ def _any_connection(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
-def _without_side_files(path: Path, uri: str) -> Iterator[sqlite3.Connection]:
+def _without_side_files(path: Path) -> Iterator[sqlite3.Connection]:
     """For read-only media, where SQLite may not make the index of the write-ahead log.
 
     With no log the file is complete as it is. A log left by a killed run is read from a copy:
@@ -136,23 +138,28 @@ def _without_side_files(path: Path, uri: str) -> Iterator[sqlite3.Connection]:
     """
     log = path.with_name(path.name + "-wal")
     if not (log.exists() and log.stat().st_size):
-        with closing(_connect(f"{uri}?immutable=1")) as connection:
+        with closing(_connect(path, "immutable=1")) as connection:
             yield connection
         return
     with tempfile.TemporaryDirectory(prefix="surefoot-") as folder:
         for source in (path, log):
             shutil.copyfile(source, Path(folder, source.name))
-        with closing(_connect(f"{Path(folder, path.name).as_uri()}?mode=ro")) as connection:
+        with closing(_connect(Path(folder, path.name), "mode=ro")) as connection:
             yield connection
 
 
-def _connect(uri: str) -> sqlite3.Connection:
+def _connect(path: Path, options: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?{options}",
+        uri=True,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
     )
     try:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, schema.MAX_TEXT)
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        connection.set_progress_handler(_patience(os.path.getsize(path)), _OPERATIONS)
         for setting in ("query_only = ON", "trusted_schema = OFF", "cell_size_check = ON"):
             connection.execute(f"PRAGMA {setting}")
         schema.verify(connection)
@@ -160,6 +167,15 @@ def _connect(uri: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _patience(size: int) -> Callable[[], bool]:
+    """A progress handler that ends a reading which its file's size cannot explain.
+
+    The pages of a malicious file may point in circles, so that a scan of it would never end.
+    """
+    calls = itertools.count()
+    return lambda: next(calls) > (_OPERATIONS_AT_LEAST + 8 * size) // _OPERATIONS
 
 
 def locked(error: BaseException) -> bool:

@@ -198,6 +198,8 @@ class Session:
             return
         if self._fresh:
             self._fresh, self._loss = False, None
+            if self._manual is not None:
+                self._manual.note_updates(self._manual)
         for training in self.trainings:
             training.before_backward()
         for tensor in losses:
@@ -234,7 +236,7 @@ class Session:
             groups = [{"params": training.live_parameters()}]
             training.loss = self._loss
             training.before_step(training, groups)
-            training.after_step(training)
+            training.end_step()
             self._fresh = True
 
     def _watch_by_hand(self, losses: list[torch.Tensor]) -> None:

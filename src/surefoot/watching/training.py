@@ -69,7 +69,7 @@ class Training:
         self._probe: FlowProbe | None = None
         self._block_tap: BlockTap | None = None
         self._weights: list[torch.Tensor] = []
-        self._sampled: list[torch.Tensor] = []
+        self._sampled: list[weakref.ref[torch.Tensor]] = []
         self._versions: tuple[Any, tuple[int, int] | None] | None = None
         self._began = self._last = time.perf_counter()
         self._spent = 0.0
@@ -176,7 +176,7 @@ class Training:
             self._alarm(tripped, parameters, gradients)
         if self._sampling():
             begin = time.perf_counter()
-            self._sampled = parameters
+            self._sampled = [weakref.ref(p) for p in parameters]
             self._weights = sample_weights(parameters)
             self._spent += time.perf_counter() - begin
 
@@ -190,20 +190,30 @@ class Training:
 
     def after_step(self, optimizer: Any, sharing: int = 1) -> None:
         """Note what the optimizer did; `sharing`: how many optimizers share this training."""
-        if self._weights:
-            begin = time.perf_counter()
-            row = np.full(len(self._tensors) + 1, np.nan)
-            ratios = np.empty(len(self._sampled))
-            update_ratios(self._weights, self._sampled, ratios)
-            row[self._order(id(optimizer), self._sampled)] = ratios
-            self._weights, self._sampled = [], []
-            self.ledger.put(self.step, {"update_ratio": row[:-1]})
-            self._last_sample = self.step
-            self._spent += time.perf_counter() - begin
+        self.note_updates(optimizer)
         if len(self._stepped) >= sharing:
             self._commit()
         elif self._tap is not None:
             self._tap.mark()
+
+    def note_updates(self, optimizer: Any) -> None:
+        """Measure how far the weights moved since they were sampled, if they were."""
+        before, self._weights = self._weights, []
+        parameters = [p for ref in self._sampled if (p := ref()) is not None]
+        if not before or len(parameters) != len(before):
+            return
+        begin = time.perf_counter()
+        row = np.full(len(self._tensors) + 1, np.nan)
+        ratios = np.empty(len(parameters))
+        update_ratios(before, parameters, ratios)
+        row[self._order(id(optimizer), parameters)] = ratios
+        self.ledger.put(self.step, {"update_ratio": row[:-1]})
+        self._last_sample = self.step
+        self._spent += time.perf_counter() - begin
+
+    def end_step(self) -> None:
+        """Close a step without an optimizer: its update is yet to come, see `note_updates`."""
+        self._commit()
 
     def _order(self, key: int, parameters: list[torch.Tensor]) -> np.ndarray:
         order = self._orders.get(key)
@@ -246,6 +256,9 @@ class Training:
         probe.remove()
         flow = probe.collect(self.step)
         _raise_failure(probe)
+        if not flow.calls and self.step == 0:  # first seen in mid-step, by its backward
+            self._arm_flow()
+            return
         flow.loss = self.anatomy
         self.ledger.flow(flow)
         if probe.entries and self._block_tap is None:
