@@ -503,7 +503,7 @@ def test_a_file_cut_short_is_refused_or_harmless(sound: Path, tmp_path: Path, ke
 
 ENDLESS = (
     "DROP TABLE event; CREATE VIEW event AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
-    "SELECT i + 1 FROM n) SELECT i AS id, 1 AS training, i AS step, '' AS kind, '' AS detail FROM n"
+    "SELECT i + 1 FROM n) SELECT i AS id, i AS training, i AS step, '' AS kind, '' AS detail FROM n"
 )
 ALTERATIONS = [
     ("PRAGMA user_version = 2", "reads up to 1: .*Next: pip install --upgrade surefoot"),

@@ -217,6 +217,13 @@ class Report:
         roots = [f for f in self.findings if f.root]
         return max(roots, key=lambda f: f.severity.rank, default=None)
 
+    def __str__(self) -> str:
+        """The verdict in a line: what `print(report)` shows."""
+        root = self.root
+        words = root.sentence if root is not None else " ".join(self.missing)
+        where = f" [{root.rule}]" if root is not None else ""
+        return f"{self.verdict} after {self.steps} steps{where}{': ' if words else ''}{words}"
+
     def worst(self) -> Severity | None:
         """The highest severity among the findings, None if there are none."""
         return max((f.severity for f in self.findings), key=lambda s: s.rank, default=None)

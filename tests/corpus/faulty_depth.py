@@ -112,7 +112,7 @@ faulty_case(
     dict(surgery=scaled("layers.4", 1e-3)), depth=10, optimizer=sgd(0.05), steps=100,
 )  # fmt: skip
 faulty_case(
-    "saturated_block_weights", mlp, "vanishing|saturated",
+    "saturated_block_weights", mlp, "exploding|vanishing|saturated",
     "saturating_activation|weights_too_large",
     ("6", "7"), dict(surgery=scaled("6", 1000.0)),
     depth=6, act=nn.Tanh, init=xavier, steps=120, optimizer=sgd(0.02, momentum=0.9),

@@ -82,4 +82,3 @@ class Gate:
         self._scale[known] = np.sqrt((1.4826 * mad) ** 2 + _FLOOR**2)
         jump = np.maximum(_CRITICAL_Z * self._scale[known], np.log(_LEAST_FACTOR))
         self._limit[known] = median + jump
-        self._limit[~known] = np.inf

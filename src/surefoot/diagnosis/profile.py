@@ -65,6 +65,16 @@ class Profile:
         steps = [s.step for s in self.stages[:-1]]
         return float(np.median(steps)) if steps else 0.0
 
+    def gauge(self, sign: int) -> tuple[float, bool]:
+        """(decades, lone) by which gradients grow (sign 1) or shrink (sign -1) at most.
+
+        Over the whole depth, or at one layer that stands out: further on its neighbours may make
+        up for it, in numbers but not in what is learned.
+        """
+        whole, culprit = sign * self.growth, self.culprit()
+        alone = sign * culprit[1] if culprit is not None else 0.0
+        return max(whole, alone), alone >= max(0.7, 0.5 * whole)
+
     def culprit(self) -> tuple[int, float] | None:
         """(index of the gap, deviation in decades) of a lone outlier among the gaps, or None.
 
@@ -87,6 +97,8 @@ def profile(flow: Flow, layers: LayerTable) -> Profile | None:
     calls = _first_calls(flow)
     weighted = [c for c in calls if layers.layers[c.layer].kind.weighted]
     passed = sum(c.identity for c in weighted)
+    if any(c.grad_output is not None and c.grad_output.nonfinite for c in weighted):
+        return None  # norms over what is left of a non-finite gradient say nothing
     residual = passed >= 2 and passed >= 0.3 * len(weighted)
     stages = _trunk(calls, layers) if residual else _chain(calls, weighted, layers)
     if len(stages) < 3:

@@ -26,11 +26,12 @@ class Rule:
     judge: Callable[[Case], Iterable[Finding]]
 
 
-def gauge_severity(case: Case, decades: float) -> Severity | None:
+def gauge_severity(case: Case, decades: float, lone: bool = False) -> Severity | None:
     """How much a gauge that is `decades` out of balance matters, given what became of the run.
 
     Thresholds of SCIENCE.md section 9 (0.87, 1.3, 2 decades: 4, 6 and 9 depth scales), each with
     the skill that a healthy run of that depth would exceed. A run that learns gets advice at most.
+    `lone`: a single layer that stands out by that much from the others.
     """
     result = outcome(case)
     if decades < 0.87:
@@ -39,6 +40,8 @@ def gauge_severity(case: Case, decades: float) -> Severity | None:
         strong = decades >= (2.0 if result.short else 3.0)
         return _bad(result) if strong or (result.climbed and decades >= 1.3) else None
     limit = 0.5 if decades >= 2 else 0.25 if decades >= 1.3 else 0.1
+    if lone and decades >= 2:
+        limit = 0.8  # one broken layer among sound ones: the others had little to make up for
     if result.poor(limit):
         return _bad(result)
     return Severity.ADVICE if decades >= 3.0 and result.poor(0.9) else None

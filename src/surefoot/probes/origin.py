@@ -19,8 +19,11 @@ from torch.overrides import TorchFunctionMode
 from surefoot.probes.statistics import float_tensors
 
 # Minus infinity is what these write on purpose, as attention masks do.
-_MASKING = {"masked_fill", "masked_fill_", "full", "full_like", "where", "fill_", "tril", "triu"}
-_PASSIVE = {"__get__", "backward", "register_hook", "detach", "numel", "size", "item", "__bool__"}
+_MASKING = {"masked_fill", "full", "full_like", "where", "fill", "tril", "triu"}
+_PASSIVE = {"get", "backward", "register_hook", "detach", "numel", "size", "item", "bool"}
+# Python's names of operators, as people say them.
+_WORDS = dict.fromkeys(["truediv", "rtruediv", "rdiv", "div", "true_divide"], "division")
+_WORDS |= {"rpow": "pow", "rmul": "mul", "rsub": "sub", "radd": "add", "rmatmul": "matmul"}
 
 
 @dataclass(slots=True)
@@ -64,6 +67,7 @@ class OriginMode(TorchFunctionMode):
         before = [_state(t) for t in inputs] if self._nan is None else []
         out = func(*args, **kwargs)
         name = getattr(func, "__name__", "operation")
+        name = _WORDS.get(name.strip("_"), name.strip("_"))
         if name not in _PASSIVE:
             for y in float_tensors(out):
                 self._look(func, args, kwargs, name, before, y)
@@ -214,7 +218,7 @@ def undefined_in_loss(loss: torch.Tensor, limit: int = 256) -> str | None:
         name = node.name().rpartition("::")[2]
         if name.startswith(("Addmm", "Mm", "Bmm", "Convolution", "AccumulateGrad", "Compiled")):
             continue
-        if name in _DOMAINS:
+        if name in _DOMAINS and not _whole_power(node, name):
             attribute, outside, words = _DOMAINS[name]
             try:
                 saved = getattr(node, attribute)
@@ -226,3 +230,9 @@ def undefined_in_loss(loss: torch.Tensor, limit: int = 256) -> str | None:
                 pass
         queue += [n for n, _ in node.next_functions]
     return found
+
+
+def _whole_power(node: Any, name: str) -> bool:
+    """Whether a node raises to a power that every number has, gradient included."""
+    exponent = getattr(node, "_saved_exponent", 0.5) if name.startswith("Pow") else 0.5
+    return isinstance(exponent, (int, float)) and exponent >= 1 and float(exponent).is_integer()

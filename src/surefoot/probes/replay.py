@@ -179,9 +179,26 @@ def replay(
     # Another optimizer may hold the rest of the model's parameters: only those in both compare.
     shared = found.keys() & gradients.keys()
     exact = bool(shared) and all(
-        torch.equal(torch.nan_to_num(found[k]), torch.nan_to_num(gradients[k])) for k in shared
+        torch.allclose(found[k], gradients[k], rtol=0, atol=0, equal_nan=True) for k in shared
     )
     return Replay(flow, exact)
+
+
+def _outermost(
+    pairs: list[tuple[torch.Tensor, torch.Tensor]],
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Leave out what other outputs are made from, as the logits of a model that gives its loss.
+
+    The gradient that was seen there came through those others, and would count twice.
+    """
+    seen: set[Any] = set()
+    stack = [n for y, _ in pairs if y.grad_fn is not None for n, _ in y.grad_fn.next_functions]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            stack += [n for n, _ in node.next_functions]
+    return [(y, g) for y, g in pairs if y.grad_fn not in seen]
 
 
 def _nonfinite_input(entry: Entry) -> Origin | None:
@@ -213,6 +230,7 @@ def _run(
     pairs = [(outputs[i], g) for i, g in entry.output_gradients.items() if i < len(outputs)]
     if origin is None and any(not bool(torch.isfinite(g).all()) for _, g in pairs):
         origin = Origin("loss", "loss", None)
+    pairs = _outermost(pairs)
     mode.follow_backward([y for y, _ in pairs])
     leaves = [*aliases.values(), *(t for t in fresh.values() if t.requires_grad)]
     made = torch.autograd.grad(

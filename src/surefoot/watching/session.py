@@ -76,8 +76,12 @@ class Session:
                 self._writer = Writer(self.folder, self._environment)
             except Exception as error:
                 self.problem = f"no record is kept in {self.folder}: {error}"
-        self._patches.install()
         self._running = True
+        try:
+            self._patches.install()
+        except Exception as error:
+            self._patches.remove()
+            self.failed(error)
 
     def stop(self, ended: str | None = None) -> None:
         """Remove every hook and close the record; idempotent, never raises."""

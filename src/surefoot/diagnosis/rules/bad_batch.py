@@ -30,6 +30,7 @@ from surefoot.record.data import Event
 
 _INPUT = 5.0  # times the usual scale of the input
 _LOSS = 3.0  # times the usual loss
+_ABSURD = 30.0  # times the usual loss, which no step of a sane length brings about at once
 _AROUND = 32  # steps before that say what is usual
 
 
@@ -40,7 +41,7 @@ def judge(case: Case) -> Iterator[Finding]:
     if not blamed:
         return
     alarm, scale, loss = blamed[0]
-    if scale < _INPUT and not _isolated(case, alarm):
+    if scale < _INPUT and loss < _ABSURD and not _isolated(case, alarm):
         return
     severity = _severity(case, alarm, len(blamed))
     if severity is None:
@@ -108,7 +109,7 @@ def _isolated(case: Case, alarm: Event) -> bool:
     before = before[np.isfinite(before)]
     if len(before) < 8:
         return False
-    recent, usual = np.median(before[-3:]), np.median(before)
+    recent, usual = np.median(before[-3:]), np.quantile(before, 0.9)
     earlier = any(0 < alarm.step - a.step <= 10 for a in case.alarms)
     return bool(recent < 1.5 * usual) and not earlier
 

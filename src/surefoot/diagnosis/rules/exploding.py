@@ -35,13 +35,14 @@ def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
     flow = case.first
     seen = profile(flow, case.layers) if flow is not None else None
-    if flow is None or seen is None or seen.growth < 0.87:
+    if flow is None or seen is None:
         return
-    severity = gauge_severity(case, seen.growth)
+    decades, alone = seen.gauge(1)
+    severity = gauge_severity(case, decades, alone)
     if severity is None:
         return
-    cause = _cause(seen)
-    gap, lone = _origin(seen)
+    gap, lone = _origin(seen, alone)
+    cause = Cause.WEIGHTS_TOO_LARGE if lone else _cause(seen)
     stage = seen.stages[gap]
     layer = stage.weight_layer if stage.weight_layer is not None else stage.layer
     name, first = case.layers.title(layer), case.layers.title(seen.stages[0].layer)
@@ -57,7 +58,7 @@ def judge(case: Case) -> Iterator[Finding]:
         severity=severity,
         first_step=flow.step,
         last_step=case.facts.steps - 1,
-        confidence=float(np.clip(0.5 + 0.15 * seen.growth, 0.6, 0.99)),
+        confidence=float(np.clip(0.5 + 0.15 * decades, 0.6, 0.99)),
         sentence=(
             f"Gradients grow {times(rate)} {where}, {times(seen.growth)} in all: "
             f"{_BECAUSE[cause]}; {outcome(case).words()}."
@@ -88,10 +89,10 @@ def _cause(seen: Profile) -> Cause:
     return Cause.WEIGHTS_TOO_LARGE
 
 
-def _origin(seen: Profile) -> tuple[int, bool]:
+def _origin(seen: Profile, alone: bool) -> tuple[int, bool]:
     """(gap where the growth starts, coming from the output; whether it alone is to blame)."""
     culprit = seen.culprit()
-    if culprit is not None and culprit[1] > 0.5 * seen.growth:
+    if alone and culprit is not None:
         return culprit[0], True
     growing = [i for i, s in enumerate(seen.stages[:-1]) if s.step > 0.03]
     return (max(growing) if growing else len(seen.stages) - 2), False

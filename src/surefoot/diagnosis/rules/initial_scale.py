@@ -43,7 +43,7 @@ def judge(case: Case) -> Iterator[Finding]:
     if flow is None or trivial is None or not flow.loss.get("value"):
         return
     seen = profile(flow, case.layers)
-    if seen is not None and not seen.residual and seen.growth >= 0.87:
+    if seen is not None and not seen.residual and seen.gauge(1)[0] >= 0.87:
         return  # a plain chain shows it in its depth profile, with the layer
     ratio = float(flow.loss["value"]) / trivial
     gains = {c.order: _gain(c) for c in flow.calls if c.weight_norm and c.weight_rows}

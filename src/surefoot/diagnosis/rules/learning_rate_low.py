@@ -26,6 +26,7 @@ from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 
 _LOW = 3e-5
 _STEPS = 30
+_WAY = 0.02  # of the weights' size, all steps together
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -33,8 +34,12 @@ def judge(case: Case) -> Iterator[Finding]:
     steps, result = pace(case), outcome(case)
     if steps is None or case.facts.steps < _STEPS or result.skill is None or result.diverged:
         return
-    stuck = result.initial is not None and result.final is not None
-    if not stuck or result.final < 0.9 * result.initial or steps.highest >= _LOW:  # type: ignore[operator]
+    if result.initial is None or result.final is None or not 0 < steps.highest:
+        return  # a pace of exactly zero has another cause
+    crawling = steps.highest < _LOW and result.final >= 0.9 * result.initial
+    travelled = steps.typical * case.facts.steps
+    barely = steps.highest < 3 * _LOW and travelled < _WAY and result.skill < 0.05
+    if not (crawling or barely):
         return
     factor = min(1e-3 / max(steps.highest, 1e-12), 1e6)
     yield Finding(

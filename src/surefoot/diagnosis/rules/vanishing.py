@@ -39,14 +39,15 @@ def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
     flow = case.first
     seen = profile(flow, case.layers) if flow is not None else None
-    if flow is None or seen is None or seen.growth > -0.87:
+    if flow is None or seen is None:
         return
-    severity = gauge_severity(case, -seen.growth)
+    decades, alone = seen.gauge(-1)
+    severity = gauge_severity(case, decades, alone)
     if severity is None:
         return
     if severity is Severity.FATAL:  # what vanishes makes no NaN
         severity = Severity.HARMFUL
-    gap, lone = _origin(seen)
+    gap, lone = _origin(seen, alone)
     stage = seen.stages[gap]
     cause = _cause(seen, gap if lone else None)
     by_weights = cause in (Cause.WEIGHTS_TOO_SMALL,) and stage.weight_layer is not None
@@ -65,7 +66,7 @@ def judge(case: Case) -> Iterator[Finding]:
         severity=severity,
         first_step=flow.step,
         last_step=case.facts.steps - 1,
-        confidence=float(np.clip(0.5 + 0.15 * -seen.growth, 0.6, 0.99)),
+        confidence=float(np.clip(0.5 + 0.15 * decades, 0.6, 0.99)),
         sentence=(
             f"Gradients shrink {times(rate)} {where}, {times(seen.growth)} in all: "
             f"{_because(cause, seen, gap)}; {outcome(case).words()}."
@@ -75,10 +76,10 @@ def judge(case: Case) -> Iterator[Finding]:
     )
 
 
-def _origin(seen: Profile) -> tuple[int, bool]:
+def _origin(seen: Profile, alone: bool) -> tuple[int, bool]:
     """(gap where the shrinking starts, coming from the output; whether it alone is to blame)."""
     culprit = seen.culprit()
-    if culprit is not None and culprit[1] < 0 and culprit[1] < 0.5 * seen.growth:
+    if alone and culprit is not None:
         return culprit[0], True
     shrinking = [i for i, s in enumerate(seen.stages[:-1]) if s.step < -0.05]
     return (max(shrinking) if shrinking else len(seen.stages) - 2), False

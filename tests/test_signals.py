@@ -1,0 +1,150 @@
+"""Each quantity against an oracle of its own: float64, a closed form, or a plain loop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from surefoot.layers import build_table
+from surefoot.signals import QUANTITIES, Axis
+from surefoot.signals.learning_rates import read_learning_rates
+from surefoot.signals.loss import anatomy
+from surefoot.signals.updates import sample_weights, update_ratios
+from surefoot.watching.ledger import Ledger
+
+
+def best_constant(loss, start: torch.Tensor) -> float:
+    """The lowest value of a convex loss over constants, by Newton-like descent in float64."""
+    constant = start.double().requires_grad_()
+    optimizer = torch.optim.LBFGS([constant], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss(constant)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return float(loss(constant).detach())
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES.values(), ids=lambda q: q.name)
+def test_a_quantity_declares_itself(quantity):
+    for text in (quantity.unit, quantity.formula, quantity.cost, quantity.source):
+        assert len(text) > 0
+    assert len(set(quantity.statistics)) == len(quantity.statistics)
+
+
+def test_the_record_gets_the_columns_that_each_quantity_declares():
+    declared = {}
+
+    class Sink:
+        def declare(self, training, layers, families):
+            declared.update(families)
+
+    table, _, tensors = build_table([nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))])
+    Ledger(0, table, 2, 5, Sink())  # type: ignore[arg-type]
+    counts = {Axis.STEP: 1, Axis.GROUP: 2, Axis.PARAMETER: len(tensors), Axis.BLOCK: 5}
+    expected = {name: q.columns(counts[q.axis]) for name, q in QUANTITIES.items()}
+    assert declared == expected
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop])
+def test_the_update_ratio_is_what_the_optimizer_did(make):
+    torch.manual_seed(0)
+    parameters = [torch.randn(70, 50), torch.randn(300, 200), torch.zeros(5), torch.randn(())]
+    parameters = [p.requires_grad_() for p in parameters]
+    optimizer = make(parameters, lr=0.01)
+    for p in parameters:
+        p.grad = torch.randn_like(p)
+    before = [p.detach().double().clone() for p in parameters]
+    samples, out = sample_weights(parameters), np.empty(4)
+    optimizer.step()
+    update_ratios(samples, parameters, out)
+    for i, (p, b) in enumerate(zip(parameters, before, strict=True)):
+        if float(b.norm()) == 0:
+            assert math.isnan(out[i])
+            continue
+        exact = float((p.detach().double() - b).norm() / b.norm())
+        # The large tensor is sampled: 0.6 % is the sample's own standard error.
+        assert out[i] == pytest.approx(exact, rel=1e-5 if p.numel() <= 16384 else 0.03)
+
+
+def test_a_lost_parameter_has_an_infinite_update():
+    p = torch.ones(3, requires_grad=True)
+    samples, out = sample_weights([p]), np.empty(1)
+    with torch.no_grad():
+        p[1] = math.nan
+    update_ratios(samples, [p], out)
+    assert out[0] == math.inf
+
+
+def test_learning_rates_are_those_of_the_groups():
+    out = np.empty(3)
+    read_learning_rates([{"lr": 0.1}, {"lr": torch.tensor(0.25)}, {}], out)
+    np.testing.assert_allclose(out, [0.1, 0.25, np.nan])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 128.0])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_cross_entropy_is_read_from_its_graph(scale, reduction):
+    torch.manual_seed(0)
+    target = torch.randint(0, 4, (2000,)) ** 2 % 7
+    target[::10] = -100
+    hidden = torch.randn(2000, 7, requires_grad=True)
+    found = anatomy(scale * F.cross_entropy(hidden, target, reduction=reduction))
+    exact = best_constant(
+        lambda c: F.cross_entropy(c.expand(2000, 7), target, reduction=reduction), torch.zeros(7)
+    )
+    count = 1800 if reduction == "sum" else 1
+    assert found.kind == "cross_entropy"
+    assert found.multiplier == pytest.approx(scale * count)
+    # The estimate adds the entropy that a finite batch hides: (classes - 1) / (2 N).
+    assert found.trivial == pytest.approx(scale * exact, rel=3e-3)
+
+
+def test_mean_squared_error_and_binary_cross_entropy():
+    torch.manual_seed(0)
+    target = torch.randn(500, 3) * torch.tensor([1.0, 5.0, 0.1]) + 7
+    found = anatomy(F.mse_loss(torch.zeros(500, 3, requires_grad=True) + 1, target))
+    exact = best_constant(
+        lambda c: F.mse_loss(c.expand(500, 3), target.double()), torch.zeros(3)
+    )
+    assert (found.kind, found.multiplier) == ("mse", 1.0)
+    assert found.trivial == pytest.approx(exact, rel=3e-3)
+    bits = (torch.rand(800, 2) < torch.tensor([0.1, 0.7])).float()
+    logits = torch.zeros(800, 2, requires_grad=True)
+    found = anatomy(F.binary_cross_entropy_with_logits(logits * 1, bits) / 4)
+    exact = best_constant(
+        lambda c: F.binary_cross_entropy_with_logits(c.expand(800, 2), bits.double()),
+        torch.zeros(2),
+    )
+    assert found.trivial == pytest.approx(exact / 4, rel=1e-4)
+    assert found.multiplier == pytest.approx(0.25)
+
+
+def test_what_cannot_be_read_is_not_guessed():
+    x = torch.randn(8, 3, requires_grad=True)
+    target = torch.randint(0, 3, (8,))
+    assert anatomy((x * 2).square().mean()).kind == "unknown"
+    both = F.cross_entropy(x * 1, target) + F.mse_loss(x * 1, torch.zeros(8, 3))
+    assert (anatomy(both).kind, anatomy(both).trivial) == ("composite", None)
+    penalised = F.cross_entropy(x * 1, target) + x.square().sum()
+    assert anatomy(penalised).kind == "composite"
+    biased = F.cross_entropy((x.unsqueeze(0) @ torch.eye(3)).squeeze(0) + torch.ones(3), target)
+    assert anatomy(biased).kind == "cross_entropy"
+
+
+def test_bad_targets_are_counted_and_the_graph_survives():
+    x = torch.randn(8, 1, requires_grad=True)
+    target = torch.zeros(8, 1)
+    target[2], target[5] = math.nan, math.inf
+    loss = F.mse_loss(x * 1, target)
+    assert anatomy(loss).target_nonfinite == 2
+    loss.backward()
+    assert x.grad is not None
