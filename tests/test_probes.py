@@ -45,7 +45,6 @@ def test_gradients_at_modules_are_autograds():
     model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 7), nn.ReLU(inplace=True))
     x = torch.randn(9, 5)
     z1 = F.linear(x.double(), model[0].weight.double(), model[0].bias.double())
-    a1 = torch.tanh(z1.detach().requires_grad_())
     z1 = z1.detach().requires_grad_()
     a1 = torch.tanh(z1)
     z2 = F.linear(a1, model[2].weight.double(), model[2].bias.double())
@@ -57,7 +56,9 @@ def test_gradients_at_modules_are_autograds():
     assert calls["0"].grad_output.norm == pytest.approx(float(g1.norm()), rel=1e-5)
     assert calls["1"].grad_output.norm == pytest.approx(float(ga.norm()), rel=1e-5)
     assert calls["2"].grad_output.norm == pytest.approx(float(g2.norm()), rel=1e-5)
-    assert calls["2"].output.rms == pytest.approx(float(z2.square().mean().sqrt()), rel=1e-5)
+    assert calls["2"].output.rms == pytest.approx(
+        float(z2.detach().square().mean().sqrt()), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,13 +75,13 @@ def test_gradients_at_modules_are_autograds():
 )
 def test_the_profile_finds_the_growth_that_theory_gives(activation, gain, norm, squared):
     growth = []
-    for seed in range(3):
+    for seed in range(2):
         torch.manual_seed(seed)
-        model = plain(16, 256, activation, gain, norm)
-        flow, table = flow_of(model, torch.randn(128, 256))
+        model = plain(30, 512, activation, gain, norm)
+        flow, table = flow_of(model, torch.randn(128, 512))
         seen = profile(flow, table)
         growth.append(10 ** (2 * seen.growth / (len(seen.stages) - 1)))
-    assert np.mean(growth) == pytest.approx(squared, rel=0.06)
+    assert np.mean(growth) == pytest.approx(squared, rel=0.05)
 
 
 def test_the_parts_of_a_profile_add_up_to_the_whole():

@@ -187,8 +187,8 @@ class Member:
 MEMBERS = {
     "gpt2": Member(gpt2, causal_batch, "transformer.h.1.mlp.c_proj", own_loss, lr=3e-3),
     "llama": Member(llama, causal_batch, "model.layers.1.mlp.down_proj", weighted_loss, lr=3e-3),
-    "bert": Member(bert, masked_batch, "bert.encoder.layer.1.output.dense", own_loss, lr=3e-3),
-    "vit": Member(vit, digit_batch, "vit.layers.1.mlp.fc2", own_loss, lr=1e-3),
+    "bert": Member(bert, masked_batch, "bert.encoder.layer.1.output.dense", own_loss, lr=2e-3),
+    "vit": Member(vit, digit_batch, "vit.layers.1.mlp.fc2", own_loss, lr=2e-3, steps=150),
 }
 
 

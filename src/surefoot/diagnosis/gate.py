@@ -44,6 +44,7 @@ class Gate:
             self._over.fill(0)
             self._enter(log)
             return None
+        high &= ~bad  # what is not finite is no level that could last
         self._over[~high] = 0
         self._over[high] += 1
         accepted = self._over > _ACCEPT_AFTER

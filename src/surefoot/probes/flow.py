@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import get_gradient_edge
 
 from surefoot.layers import Kind, LayerTable
 from surefoot.probes import statistics
@@ -102,7 +103,7 @@ class FlowProbe:
             self._see_activation(x)
             if x.requires_grad:
                 x.register_hook(partial(self._gradient, call, "grad_input"))
-                self._see_skip(call, x.grad_fn)
+                self._see_skip(call, get_gradient_edge(x).node)
             if isinstance(module, nn.RNNBase):
                 self._recurrent.append((call, module, x.detach()))
         self._calls.append(call)

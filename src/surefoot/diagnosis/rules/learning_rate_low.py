@@ -34,7 +34,7 @@ def judge(case: Case) -> Iterator[Finding]:
     steps, result = pace(case), outcome(case)
     if steps is None or case.facts.steps < _STEPS or result.skill is None or result.diverged:
         return
-    if result.initial is None or result.final is None or not 0 < steps.highest:
+    if result.initial is None or result.final is None or not steps.highest > 0:
         return  # a pace of exactly zero has another cause
     crawling = steps.highest < _LOW and result.final >= 0.9 * result.initial
     travelled = steps.typical * case.facts.steps
