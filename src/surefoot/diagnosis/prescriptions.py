@@ -52,6 +52,24 @@ def aimed(remedy: Remedy, target: str | None) -> Remedy:
     return Remedy(remedy.remedy, target, remedy.why, remedy.code, remedy.parameters)
 
 
+def pattern(names: list[str]) -> str:
+    """One name for several layers: what they share, then a star.
+
+    >>> pattern(["encoder.0.fc", "encoder.1.fc", "encoder.2.fc"])
+    'encoder.*'
+    """
+    parts = [name.split(".") for name in names]
+    shared = []
+    for column in zip(*parts, strict=False):
+        if len(set(column)) > 1:
+            break
+        shared.append(column[0])
+    # The first layer often stands outside of the stack: it does not spoil the name of the rest.
+    if not shared and len(names) > 2:
+        return pattern(names[1:])
+    return ".".join([*shared, "*"])
+
+
 def for_depth(
     cause: Cause, layer: str | None, depth: int, function: str | None
 ) -> tuple[Remedy, ...]:

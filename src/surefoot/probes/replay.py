@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from surefoot.layers import LayerTable
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.origin import Origin, OriginMode
-from surefoot.probes.safely import Hook, safely
+from surefoot.probes.safely import Hook, raise_failure, safely
 from surefoot.probes.statistics import float_tensors
 from surefoot.signals.flow import Flow
 
@@ -173,8 +173,7 @@ def replay(
                 origin = origin or _nonfinite_input(entry) or made
         finally:
             flow = probe.collect(step, replayed=True)
-    if probe.failure is not None:
-        raise probe.failure
+    raise_failure(probe)
     flow.origin = origin.to_json() if origin is not None else None
     # Another optimizer may hold the rest of the model's parameters: only those in both compare.
     shared = found.keys() & gradients.keys()

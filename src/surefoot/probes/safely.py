@@ -32,6 +32,12 @@ class Hooked(Protocol):
         """Take the hooks away."""
 
 
+def raise_failure(part: Hooked | None) -> None:
+    """Raise what failed inside a hook, from where the session catches and tells it."""
+    if part is not None and part.failure is not None:
+        raise part.failure
+
+
 def safely(hook: Callable[..., None]) -> Callable[..., None]:
     """A hook that never raises: its owner keeps the failure and takes its hooks away.
 

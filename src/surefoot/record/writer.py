@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +30,7 @@ from surefoot.record.folder import REPORT, this_process, write_report
 from surefoot.record.schema import MAX_TEXT, Steps
 from surefoot.record.store import Store, wal_bytes
 from surefoot.signals.flow import Flow
+from surefoot.version import VERSION
 
 LIMIT_BYTES = 256 << 20
 _LEAST_LIMIT = 1 << 20
@@ -269,13 +269,9 @@ class Writer:
 
 
 def _write_facts(connection: sqlite3.Connection, environment: Mapping[str, Any]) -> None:
-    try:
-        version = metadata.version("surefoot")
-    except metadata.PackageNotFoundError:
-        version = "unknown"
     facts = {
         "environment": _dumps(dict(environment)),
-        "surefoot": version,
+        "surefoot": VERSION,
         "started": datetime.now(UTC).isoformat(),
         "process": _dumps(this_process()),
     }

@@ -240,7 +240,7 @@ class Session:
             groups = [{"params": training.live_parameters()}]
             training.loss = self._loss
             training.before_step(training, groups)
-            training.end_step()
+            training.after_step(training)
             self._fresh = True
 
     def _watch_by_hand(self, losses: list[torch.Tensor]) -> None:

@@ -22,7 +22,7 @@ from surefoot.layers import build_table
 from surefoot.probes.blocks import BlockTap, choose_blocks
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.replay import EntryTap, Replay, replay
-from surefoot.probes.safely import Hooked
+from surefoot.probes.safely import raise_failure
 from surefoot.signals.learning_rates import read_learning_rates
 from surefoot.signals.updates import sample_weights, update_ratios
 from surefoot.watching.ledger import Ledger, Sink
@@ -190,7 +190,8 @@ class Training:
 
     def after_step(self, optimizer: Any, sharing: int = 1) -> None:
         """Note what the optimizer did; `sharing`: how many optimizers share this training."""
-        self.note_updates(optimizer)
+        if optimizer is not self:  # without one of torch's, the update is yet to come
+            self.note_updates(optimizer)
         if len(self._stepped) >= sharing:
             self._commit()
         elif self._tap is not None:
@@ -211,10 +212,6 @@ class Training:
         self._last_sample = self.step
         self._spent += time.perf_counter() - begin
 
-    def end_step(self) -> None:
-        """Close a step without an optimizer: its update is yet to come, see `note_updates`."""
-        self._commit()
-
     def _order(self, key: int, parameters: list[torch.Tensor]) -> np.ndarray:
         order = self._orders.get(key)
         if order is None or len(order) != len(parameters):
@@ -225,8 +222,7 @@ class Training:
     def _read_inputs(self) -> None:
         self._input.fill(np.nan)
         tap = self._tap
-        if tap is not None:
-            _raise_failure(tap)
+        raise_failure(tap)
         if tap is None or not tap.inputs:
             return
         squares = largest = bad = count = 0.0
@@ -255,7 +251,7 @@ class Training:
         probe, self._probe = self._probe, None
         probe.remove()
         flow = probe.collect(self.step)
-        _raise_failure(probe)
+        raise_failure(probe)
         if not flow.calls and self.step == 0:  # first seen in mid-step, by its backward
             self._arm_flow()
             return
@@ -338,7 +334,7 @@ class Training:
         }
         if self._block_tap is not None and self._block_tap.installed:
             self._block_tap.remove()
-            _raise_failure(self._block_tap)
+            raise_failure(self._block_tap)
             rows["block_scale"] = self._block_tap.out.reshape(-1)
         self.ledger.put(self.step, rows)
         if self._tap is not None:
@@ -400,9 +396,3 @@ class Training:
             ended=self.ended,
         )
         return self.ledger.case(facts)
-
-
-def _raise_failure(part: Hooked) -> None:
-    """What failed inside a hook is raised here, where the session catches and tells it."""
-    if part.failure is not None:
-        raise part.failure

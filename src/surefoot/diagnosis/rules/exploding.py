@@ -49,6 +49,9 @@ def judge(case: Case) -> Iterator[Finding]:
     victims = [case.layers.title(s.layer) for s in seen.stages[: gap + 1] if s.layer != layer]
     rate = stage.step if lone else seen.per_layer
     where = f"at {name} alone" if lone else f"a layer from {name} down to {first}"
+    target = (
+        name if lone else prescriptions.pattern([case.layers.title(s.layer) for s in seen.stages])
+    )
     yield Finding(
         rule=RULE.id,
         pathology=Pathology.EXPLODING,
@@ -64,7 +67,7 @@ def judge(case: Case) -> Iterator[Finding]:
             f"{_BECAUSE[cause]}; {outcome(case).words()}."
         ),
         evidence=_evidence(seen, flow.step),
-        remedies=prescriptions.for_depth(cause, name, seen.depth, stage.function),
+        remedies=prescriptions.for_depth(cause, target, seen.depth, stage.function),
     )
 
 

@@ -57,6 +57,9 @@ def judge(case: Case) -> Iterator[Finding]:
     first = case.layers.title(seen.stages[0].layer)
     rate = stage.step if lone else seen.per_layer
     where = f"at {name} alone" if lone else f"a layer from {name} down to {first}"
+    target = (
+        name if lone else prescriptions.pattern([case.layers.title(s.layer) for s in seen.stages])
+    )
     yield Finding(
         rule=RULE.id,
         pathology=Pathology.VANISHING,
@@ -72,7 +75,7 @@ def judge(case: Case) -> Iterator[Finding]:
             f"{_because(cause, seen, gap)}; {outcome(case).words()}."
         ),
         evidence=_evidence(case, seen, gap),
-        remedies=prescriptions.for_depth(cause, name, seen.depth, seen.stages[gap].function),
+        remedies=prescriptions.for_depth(cause, target, seen.depth, seen.stages[gap].function),
     )
 
 
