@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,9 +21,10 @@ def test_new_folder_names(tmp_path: Path) -> None:
     assert names(3, "mine", "train.py") == ["mine", "mine-2", "mine-3"]
     before = datetime.now(UTC).replace(microsecond=0)
     (name,) = names(1, None, "/path to/my train.v2.py")
-    stem, _, moment = name.rpartition("-2")
-    assert stem == "my-train.v2"
-    assert before <= datetime.strptime("2" + moment + "+0000", "%Y%m%d-%H%M%S%z")
+    match = re.fullmatch(r"my-train\.v2-(\d{8}-\d{6})", name)
+    assert match is not None
+    moment = datetime.strptime(match[1] + "+0000", "%Y%m%d-%H%M%S%z")
+    assert before <= moment <= datetime.now(UTC)
     assert names(1, None, None)[0].startswith("run-")
     assert names(1, None, "...")[0].startswith("run-")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,18 @@ def test_values_without_json_cost_themselves_only(tmp_path: Path) -> None:
     }  # fmt: skip
     assert [(e.kind, e.detail) for e in run.events] == [("odd", {"x": "<Hostile>"})]
     assert len(run.series["x"]) == 1 and run.report.to_json() == REPORT.to_json()
+
+
+def test_a_model_too_large_for_the_limit_costs_its_training_only(tmp_path: Path) -> None:
+    large = replace(TABLE, model="x" * 100_000)
+    writer = Writer(new_folder(tmp_path, "a", None), {}, limit_bytes=1 << 20)
+    writer.declare(0, large, {"x": 1})
+    writer.declare(1, TABLE, {"x": 1})
+    for training in (0, 1):
+        writer.put(training, 0, {"x": np.ones(1)})
+    writer.close(REPORT)
+    assert "training 0 is not recorded" in (writer.problem or "")
+    assert len(read_run(writer.folder).series["x"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,27 @@ def profile(flow: Flow, layers: LayerTable) -> Profile | None:
     return Profile(residual, tuple(stages), len(weighted))
 
 
+def forward_explosion(flow: Flow, layers: LayerTable) -> tuple[int, float, float] | None:
+    """(first layer, decades by weights, decades by activations) of a forward that overflows.
+
+    For a step whose gradients are all lost: from the scale of what goes into and comes out of each
+    affine layer, up to the last finite one. None for less than four decades of growth.
+    """
+    weighted = [
+        c
+        for c in flow.calls
+        if layers.layers[c.layer].kind.weighted and c.input and c.output and c.output.rms > 0
+    ]
+    sound = [c for c in weighted if c.input and c.output and not c.output.nonfinite]
+    if len(sound) < 2 or len(sound) == len(weighted):
+        return None
+    weights = sum(_log(c.output.rms) - _log(c.input.rms) for c in sound if c.input and c.output)
+    between = sum(
+        _log(b.input.rms) - _log(a.output.rms) for a, b in pairwise(sound) if a.output and b.input
+    )
+    return (sound[0].layer, weights, between) if weights + between >= 4 else None
+
+
 def _first_calls(flow: Flow) -> list[Call]:
     """The first call of each layer that a gradient came back to, in execution order."""
     first: dict[int, Call] = {}

@@ -277,9 +277,9 @@ static TARGET uint64_t NAMED(read)(const char *data, int64_t bytes) {
     for (; at + 4 * BYTES <= bytes; at += 4 * BYTES) {
         for (int line = 0; line < 4 * BYTES; line += 64)
             __builtin_prefetch(data + at + AHEAD + line);
-        for (int i = 0; i < 4; i++) sum[i] += NAMED(load)(data + at + i * BYTES);
+        for (int i = 0; i < 4; i++) sum[i] ^= NAMED(load)(data + at + i * BYTES);
     }
-    return (uint64_t)NAMED(fold)((sum[0] + sum[1]) + (sum[2] + sum[3]), 8, 0);
+    return (uint64_t)NAMED(fold)(sum[0] ^ sum[1] ^ sum[2] ^ sum[3], 8, 0);
 }
 
 #undef NAMED

@@ -110,13 +110,14 @@ class Writer:
         try:
             steps = Steps(training, {name: int(count) for name, count in families.items()})
             declared = {n: (i, c) for i, (n, c) in enumerate(steps.families.items())}
-            if self._declared.setdefault(training, declared) != declared:
+            if self._declared.get(training, declared) != declared:
                 raise ValueError(
                     f"expected training {training} to keep its families, got {dict(families)}"
                 )
             self._backlog.declare(training, list(steps.families.values()))
             texts = (_dumps(layers.to_json()), _dumps(steps.families))
             self._send("training", (training, *texts), steps=steps)
+            self._declared[training] = declared  # last: no row comes before its table
         except Exception as error:
             self._note(f"training {training} is not recorded: {error}")
 

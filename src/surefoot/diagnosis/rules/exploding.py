@@ -26,16 +26,20 @@ import numpy as np
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
-from surefoot.diagnosis.profile import Profile, profile
-from surefoot.diagnosis.rule import Rule, gauge_severity, times
+from surefoot.diagnosis.profile import Profile, forward_explosion, profile
+from surefoot.diagnosis.rule import Rule, bad_severity, gauge_severity, times
 from surefoot.findings import Cause, Evidence, Finding, Pathology
+from surefoot.signals.flow import Flow
 
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
     flow = case.first
     seen = profile(flow, case.layers) if flow is not None else None
-    if flow is None or seen is None:
+    if flow is None:
+        return
+    if seen is None:
+        yield from _forward(case, flow)
         return
     decades, alone = seen.gauge(1)
     severity = gauge_severity(case, decades, alone)
@@ -68,6 +72,37 @@ def judge(case: Case) -> Iterator[Finding]:
         ),
         evidence=_evidence(seen, flow.step),
         remedies=prescriptions.for_depth(cause, target, seen.depth, stage.function),
+    )
+
+
+def _forward(case: Case, flow: Flow) -> Iterator[Finding]:
+    """A forward pass that overflows at the first step: its gradients can tell nothing."""
+    found = forward_explosion(flow, case.layers)
+    if found is None:
+        return
+    layer, weights, activation = found
+    by_weights = weights > activation
+    depth = sum(x.kind.weighted for x in case.layers.layers)
+    cause = Cause.WEIGHTS_TOO_LARGE if by_weights else Cause.UNBOUNDED_ACTIVATION
+    name = case.layers.title(layer)
+    yield Finding(
+        rule=RULE.id,
+        pathology=Pathology.EXPLODING,
+        cause=cause,
+        layer=name,
+        severity=bad_severity(case),
+        first_step=flow.step,
+        last_step=case.facts.steps - 1,
+        confidence=0.85,
+        sentence=(
+            f"Activations grow {times(weights + activation)} from {name} on until they overflow: "
+            f"{_BECAUSE[cause]}; {outcome(case).words()}."
+        ),
+        evidence=(
+            Evidence("forward growth by the weights, decades", weights, "near 0", flow.step),
+            Evidence("forward growth by the activations, decades", activation, "<= 0", flow.step),
+        ),
+        remedies=prescriptions.for_depth(cause, "*", depth, None),
     )
 
 

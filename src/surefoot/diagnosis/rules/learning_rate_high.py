@@ -86,7 +86,8 @@ def overshoots(case: Case) -> bool:
         return result.diverged and steps.typical >= _HIGH
     if result.diverged:
         return steps.highest >= _DIVERGED
-    return (steps.early >= _FIRST or steps.typical >= _HIGH) and result.skill < 0.05
+    first = _FIRST if "adam" in case.facts.optimizer.lower() else 2 * _HIGH
+    return (steps.early >= first or steps.typical >= _HIGH) and result.skill < 0.05
 
 
 def _since(case: Case) -> int:
