@@ -114,7 +114,6 @@ class NativePass:
             if self._readable(tensors):
                 self._run(len(tensors), out)
             else:
-                self._types = []  # the arrays are about to describe something else
                 self._look_closer(tensors, out)
         finally:
             self._busy.release()
@@ -129,6 +128,7 @@ class NativePass:
         types = list(map(type, tensors))
         known = types == self._types
         if not known:
+            self._types = []  # until all is described
             if not PLAIN_TYPES.issuperset(set(types) - {type(None)}):
                 return False
             self._gaps = type(None) in types
@@ -168,6 +168,7 @@ class NativePass:
         ready: list[torch.Tensor] = []  # kept until C is done: some are copies
         implied: dict[int, int] = {}
         eager: list[int] = []
+        self._types = []  # the arrays are about to describe something else
         self._kinds[:] = MISSING
         for row, tensor in enumerate(tensors):
             if tensor is None:
