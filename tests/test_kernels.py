@@ -222,7 +222,7 @@ def test_nothing_is_taken_over_from_the_last_step(make: Callable[[], Pass]) -> N
         [None, torch.full((4,), 2.0), torch.full((7,), 3.0, dtype=double)],
         [None, torch.full((4,), 2.0, dtype=double), torch.full((7,), 3.0, dtype=single)],
         [torch.full((9,), 2.0, dtype=double), torch.full((4,), 2.0), torch.full((7,), 3.0)],
-        [torch.eye(5).to_sparse(), torch.full((6,), 4.0), None],
+        [torch.eye(5).to_sparse(), torch.full((6,), 4.0), torch.full((1,), 4.0)],
         [torch.full((9,), 2.0, dtype=double), torch.full((4,), 2.0), torch.full((7,), 3.0)],
         [torch.full((2,), 5.0)],
         [],
@@ -280,7 +280,7 @@ def test_all_halves_and_all_powers_of_two(make: Callable[[], Pass], dtype: torch
         (torch.float32, 0.1),  # torch's own norm loses digits with the number of elements
         (torch.float64, 1e200),
         (torch.float64, 1e-200),
-        (torch.float64, 3e-162),  # its square is the smallest subnormal
+        (torch.float64, 3e-162),  # its square is subnormal
         (torch.float64, 5e-324),
         (torch.bfloat16, 1e-30),
         (torch.bfloat16, 1e-39),
@@ -298,6 +298,14 @@ def test_norm_of_many_equal_elements(
     assert row[NORM] == pytest.approx(math.sqrt(count) * exact, rel=1e-6)
     assert row[[MAXABS, NONFINITE, ZEROS]].tolist() == [exact, 0.0, 0.0]
     assert row[MEAN] == pytest.approx(exact, rel=1e-6)
+
+
+@every_kernel
+def test_squares_on_both_sides_of_the_smallest_normal(make: Callable[[], Pass]) -> None:
+    """Where small squares are flushed to zero, one that is not must not hide the others."""
+    tensor = torch.full((3000,), 1.48e-154, dtype=torch.float64)
+    tensor[7] = 1.5e-154
+    assert_row(run(make(), [tensor])[0], tensor)
 
 
 # ---- what only some path reads --------------------------------------------------------------

@@ -112,9 +112,7 @@ def test_mean_squared_error_and_binary_cross_entropy():
     torch.manual_seed(0)
     target = torch.randn(500, 3) * torch.tensor([1.0, 5.0, 0.1]) + 7
     found = anatomy(F.mse_loss(torch.zeros(500, 3, requires_grad=True) + 1, target))
-    exact = best_constant(
-        lambda c: F.mse_loss(c.expand(500, 3), target.double()), torch.zeros(3)
-    )
+    exact = best_constant(lambda c: F.mse_loss(c.expand(500, 3), target.double()), torch.zeros(3))
     assert (found.kind, found.multiplier) == ("mse", 1.0)
     assert found.trivial == pytest.approx(exact, rel=3e-3)
     bits = (torch.rand(800, 2) < torch.tensor([0.1, 0.7])).float()

@@ -84,7 +84,8 @@ def _outcome(case: Case) -> Outcome:
     trivial = trivial_loss(case)
     yardstick = trivial if trivial is not None else initial
     short = len(finite) < _SHORT
-    climbed = bool(finite[-3:].max() > 3 * max(initial, float(np.median(finite))))
+    before = finite[:-3] if len(finite) > 3 else finite[:1]
+    climbed = bool(finite[-3:].max() > 3 * max(initial, float(np.median(before))))
     if yardstick <= 0 or best < 0:
         return Outcome(initial, final, None, False, None, None, nonfinite, short, climbed)
     return Outcome(

@@ -147,11 +147,13 @@ def replay(
     table: LayerTable,
     modules: list[nn.Module],
     gradients: dict[int, torch.Tensor],
+    search: bool = True,
 ) -> Replay | str:
     """Run the entries again under a flow probe; a string says why it was refused.
 
-    `gradients` maps id(parameter) to the step's own gradient, to compare with. Costs about two
-    forward and backward passes.
+    `gradients` maps id(parameter) to the step's own gradient, to compare with. `search` looks for
+    the operation that made the first non-finite value. Costs about two forward and backward
+    passes, with the search about twenty.
     """
     used = [e for e in entries if e.output_gradients]
     if not used:
@@ -163,7 +165,8 @@ def replay(
             return "the model changed between training and evaluation mode"
     probe = FlowProbe(table, modules)
     with _set_aside(modules) as aliases:
-        mode = OriginMode(lambda: next((i for i, c in reversed(probe._open) if c), None))
+        open_layer = partial(_open_layer, probe)
+        mode = OriginMode(open_layer) if search else None
         probe.install()
         found: dict[int, torch.Tensor] = {}
         origin: Origin | None = None
@@ -181,6 +184,10 @@ def replay(
         torch.allclose(found[k], gradients[k], rtol=0, atol=0, equal_nan=True) for k in shared
     )
     return Replay(flow, exact)
+
+
+def _open_layer(probe: FlowProbe) -> int | None:
+    return next((layer for layer, call in reversed(probe._open) if call), None)
 
 
 def _outermost(
@@ -209,7 +216,7 @@ def _nonfinite_input(entry: Entry) -> Origin | None:
 
 def _run(
     entry: Entry,
-    mode: OriginMode,
+    mode: OriginMode | None,
     aliases: dict[int, torch.Tensor],
     found: dict[int, torch.Tensor],
 ) -> Origin | None:
@@ -223,14 +230,16 @@ def _run(
         lambda x: fresh[id(x)] if isinstance(x, torch.Tensor) else x, (entry.args, entry.kwargs)
     )
     enabled, dtype = entry.autocast
-    with torch.enable_grad(), torch.autocast("cpu", dtype=dtype, enabled=enabled), mode:
+    watched = mode or contextlib.nullcontext()
+    with torch.enable_grad(), torch.autocast("cpu", dtype=dtype, enabled=enabled), watched:
         outputs = _tensors(entry.module(*args, **kwargs))
-    origin = mode.forward_origin()
+    origin = mode.forward_origin() if mode else None
     pairs = [(outputs[i], g) for i, g in entry.output_gradients.items() if i < len(outputs)]
     if origin is None and any(not bool(torch.isfinite(g).all()) for _, g in pairs):
         origin = Origin("loss", "loss", None)
     pairs = _outermost(pairs)
-    mode.follow_backward([y for y, _ in pairs])
+    if mode:
+        mode.follow_backward([y for y, _ in pairs])
     leaves = [*aliases.values(), *(t for t in fresh.values() if t.requires_grad)]
     made = torch.autograd.grad(
         [y for y, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True
@@ -238,7 +247,7 @@ def _run(
     for key, g in zip(aliases, made, strict=False):
         if g is not None:
             found[key] = found[key] + g if key in found else g
-    return origin or mode.backward_origin()
+    return origin or (mode.backward_origin() if mode else None)
 
 
 @contextlib.contextmanager

@@ -286,13 +286,16 @@ class Training:
             "input": self._input.tolist(),
         }
         same = self.ledger.alarms_of(kind)
-        if same == 0 or (same < 8 and self._affordable(self._typical * 4)):
+        # A lost step is worth any price, once; a spike only what the budget holds.
+        lost = kind == "nonfinite" and same == 0
+        if lost or (same < 8 and self._affordable(self._typical * 4)):
             begin = time.perf_counter()
-            detail["replay"] = self._replay(parameters, gradients)
+            search = kind == "nonfinite"
+            detail["replay"] = self._replay(parameters, gradients, search)
             self._spent += time.perf_counter() - begin
         self.ledger.alarm(self.step, kind, detail)
 
-    def _replay(self, parameters: list[torch.Tensor], gradients: list[Any]) -> str:
+    def _replay(self, parameters: list[torch.Tensor], gradients: list[Any], search: bool) -> str:
         """Replay the step; returns what came of it in words."""
         modules = self._live_modules()
         if self._tap is None or modules is None:
@@ -302,7 +305,7 @@ class Training:
         own = {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
         self._tap.paused = True
         try:
-            result = replay(self.step, self._tap.entries, self.layers, modules, own)
+            result = replay(self.step, self._tap.entries, self.layers, modules, own, search)
         except Exception as error:  # the user's forward may refuse to run again
             return f"refused: {type(error).__name__}: {error}"
         finally:
