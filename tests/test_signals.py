@@ -146,3 +146,40 @@ def test_bad_targets_are_counted_and_the_graph_survives():
     assert anatomy(loss).target_nonfinite == 2
     loss.backward()
     assert x.grad is not None
+
+
+def _each(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(x, y, reduction="none")
+
+
+@pytest.mark.parametrize(
+    ("reduce", "factor", "summed"),
+    [
+        (lambda e, m: e.mean(), 1, False),
+        (lambda e, m: e.view(3, 4).mean(-1).mean(), 1, False),
+        (lambda e, m: e.sum() / 12, 1, True),
+        (lambda e, m: (e * m).sum() / m.sum(), 1, True),
+        (lambda e, m: (m * e).sum() / m.sum(), 1, True),
+        (lambda e, m: e.view(3, 4).sum(-1).mean(), 4, True),
+        (lambda e, m: (e.view(3, 4).sum(1) * torch.tensor([1.0, 2, 3])).mean(), 8, True),
+        (lambda e, m: torch.tensor(3.0) * e.mean(), 3, False),
+    ],
+    ids=["mean", "groups", "sum/N", "masked", "masked-reversed", "rows", "weighted", "constant"],
+)
+def test_losses_reduced_by_hand_have_the_multiplier_of_their_weights(reduce, factor, summed):
+    torch.manual_seed(0)
+    x, y = torch.randn(12, 4, requires_grad=True), torch.randint(4, (12,))
+    mask = (torch.rand(12) > 0.4).float()
+    found = anatomy(reduce(_each(x * 1, y), mask))
+    assert found.multiplier == pytest.approx(factor)
+    assert found.summed is summed
+    assert found.trivial == pytest.approx(factor * anatomy(F.cross_entropy(x * 1, y)).trivial)
+
+
+def test_ignored_targets_and_nan_weights_are_counted():
+    x, y = torch.randn(12, 4, requires_grad=True), torch.arange(12) % 4
+    y[:3] = -100
+    assert anatomy(_each(x * 1, y).mean()).multiplier == pytest.approx(9 / 12)
+    weights = torch.ones(12)
+    weights[5] = math.nan
+    assert anatomy((_each(x * 1, y) * weights).sum()).target_nonfinite == 1

@@ -38,12 +38,16 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One watched training. See RunData for the series; alarms are events of kind "alarm"."""
+    """One watched training. See RunData for the series; alarms are events of kind "alarm".
+
+    losses: what could be read of the loss (`signals.loss.Anatomy`) at steps 0, 1, 2, 4 ... 1024.
+    """
 
     layers: LayerTable
     series: Mapping[str, Series]
     flows: tuple[Flow, ...] = ()
     alarms: tuple[Event, ...] = ()
+    losses: tuple[Mapping[str, Any], ...] = ()
     facts: Facts = field(default_factory=Facts)
     # What rules have worked out already, so that each is computed once (see `Case.once`).
     _memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -111,16 +111,17 @@ def _best(losses: np.ndarray) -> float:
 
 
 def trivial_loss(case: Case) -> float | None:
-    """Median over the instrumented steps of the best constant prediction's loss, None if unread.
+    """Median, over the steps whose loss was read, of the best constant prediction's loss.
 
-    Only for a single loss function with fixed targets; a composite loss has no such yardstick.
+    None if unread. Only for a single loss function with fixed targets; a composite loss has no
+    such yardstick.
     """
     values = [
-        f.loss["trivial"]
-        for f in case.flows
-        if f.loss.get("kind") not in (None, "unknown", "composite")
-        and f.loss.get("trivial") is not None
-        and not f.loss.get("target_nonfinite")
+        loss["trivial"]
+        for loss in case.losses
+        if loss.get("kind") not in (None, "unknown", "composite")
+        and loss.get("trivial") is not None
+        and not loss.get("target_nonfinite")
     ]
     median = float(np.median(values)) if values else 0.0
     return median if median > 0 else None

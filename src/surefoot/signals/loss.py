@@ -45,8 +45,9 @@ class Anatomy:
     """What could be read of a loss.
 
     kind: the loss function, "composite" for several, "unknown" for none that is known.
-    multiplier: product of the constants (and of the element count, for a sum reduction) between
-    the loss function's mean value and the number that backward is called on.
+    multiplier: the number that backward is called on, as a multiple of the loss function's mean
+    over its targets: constants, element counts of sums, and weights or masks on the elements.
+    summed: the elements are added up without being averaged.
     trivial: loss of the best constant prediction on this batch's targets, multiplier included;
     None where the targets cannot be read.
     target_nonfinite: non-finite targets or weights in this batch.
@@ -56,6 +57,7 @@ class Anatomy:
     value: float
     kind: str = "unknown"
     multiplier: float = 1.0
+    summed: bool = False
     trivial: float | None = None
     target_nonfinite: int = 0
     operations: list[str] = field(default_factory=list)
@@ -76,11 +78,12 @@ def anatomy(loss: torch.Tensor) -> Anatomy:
     """
     result = Anatomy(float(loss.detach().sum()))
     seen: set[Any] = set()
-    heads: list[tuple[Any, float]] = []
+    heads: list[tuple[Any, torch.Tensor]] = []
     several = False
-    queue = [(loss.grad_fn, 1.0, False)]
+    one = torch.ones((), dtype=torch.float64)
+    queue: list[tuple[Any, torch.Tensor, bool]] = [(loss.grad_fn, one, False)]
     while queue and len(seen) < _MAX_NODES:
-        node, factor, below = queue.pop(0)
+        node, weights, below = queue.pop(0)
         if node is None or node in seen:
             continue
         seen.add(node)
@@ -89,14 +92,15 @@ def anatomy(loss: torch.Tensor) -> Anatomy:
             continue
         result.operations.append(name)
         if name in _LOSSES:
-            heads.append((node, factor))
+            heads.append((node, weights))
             below = True
         if not below and name.startswith(("AddBackward", "SubBackward")):
             several = several or _branches(node) > 1
-        constant = None if below else _constant(node, name)
-        if constant is not None and not math.isfinite(constant):
-            result.target_nonfinite += 1
-        queue += [(n, factor * (constant or 1.0), below) for n, _ in node.next_functions]
+        factor = None if below else _factor(node, name)
+        if factor is not None:
+            result.target_nonfinite += int((~torch.isfinite(factor)).sum())
+            weights = _times(weights, factor)
+        queue += [(n, weights, below) for n, _ in node.next_functions]
     if heads and (several or len(heads) > 1):
         result.kind = "composite"
     elif heads:
@@ -108,25 +112,37 @@ def _branches(node: Any) -> int:
     return sum(n is not None for n, _ in node.next_functions)
 
 
-def _constant(node: Any, name: str) -> float | None:
-    """The constant by which a scaling node multiplies its one differentiable input."""
-    if not name.startswith(("MulBackward", "DivBackward")):
-        return None
-    if _branches(node) != 1:
-        return None
+def _factor(node: Any, name: str) -> torch.Tensor | None:
+    """By what a node multiplies its one differentiable input, flattened; None if by nothing."""
     try:
-        other = node._saved_other
-        if other is None or other.numel() != 1:
+        if name.startswith("MeanBackward"):
+            size, dims = node._saved_self_sym_sizes, getattr(node, "_saved_dim", ())
+            # torch saves a negative dimension as an unsigned number
+            over = [size[d - 2**64 if d > 2**63 else d] for d in dims] if dims else size
+            return torch.tensor([1.0 / max(math.prod(over), 1)], dtype=torch.float64)
+        if not name.startswith(("MulBackward", "DivBackward")):
             return None
-        value = float(other)
-    except (AttributeError, RuntimeError):
+        if _branches(node) != 1:
+            return None
+        first = node.next_functions[0][0] is not None
+        other = node._saved_other if first else node._saved_self
+        if other is None or (name.startswith("Div") and not first):
+            return None
+        value = other.detach().double().flatten()
+        return value.reciprocal() if name.startswith("Div") else value
+    except (AttributeError, RuntimeError):  # nothing saved, or the graph was already freed
         return None
-    if name.startswith("Div"):
-        return 1.0 / value if value else math.inf
-    return value
 
 
-def _read_head(result: Anatomy, node: Any, factor: float) -> None:
+def _times(weights: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """The product of two weightings, element by element where their sizes agree."""
+    factor = torch.where(torch.isfinite(factor), factor, 1.0)
+    if 1 in (weights.numel(), factor.numel()) or weights.numel() == factor.numel():
+        return weights.flatten() * factor
+    return weights.flatten().mean() * factor.mean()
+
+
+def _read_head(result: Anatomy, node: Any, weights: torch.Tensor) -> None:
     """Fill in kind, multiplier and trivial loss from one loss node with its saved targets."""
     name = node.name()
     result.kind = _LOSSES[name]
@@ -137,30 +153,39 @@ def _read_head(result: Anatomy, node: Any, factor: float) -> None:
     target = target.detach()
     if target.is_floating_point():
         result.target_nonfinite += int((~torch.isfinite(target)).sum())
-    trivial, count = _trivial(result.kind, node, target, prediction.detach())
+    trivial, used = _trivial(result.kind, node, target, prediction.detach())
     reduction = getattr(node, "_saved_reduction", 1)  # 0 none, 1 mean, 2 sum
-    result.multiplier = factor * (count if reduction == 2 else 1.0)
+    above = result.operations[: result.operations.index(name.rpartition("::")[2])]
+    result.summed = reduction == 2 or any(x.startswith("SumBackward") for x in above)
+    if reduction == 1:
+        result.multiplier = float(weights.sum())
+    elif weights.numel() == used.numel():
+        result.multiplier = float(weights[used.flatten()].sum())
+    else:
+        result.multiplier = float(weights.mean() * used.sum())
     if trivial is not None and math.isfinite(trivial):
         result.trivial = trivial * result.multiplier
 
 
 def _trivial(
     kind: str, node: Any, target: torch.Tensor, prediction: torch.Tensor
-) -> tuple[float | None, float]:
-    """(mean loss of the best constant prediction, number of elements averaged over)."""
+) -> tuple[float | None, torch.Tensor]:
+    """(mean loss of the best constant prediction, which of the targets count)."""
+    used = torch.ones_like(target, dtype=torch.bool)
     if kind == "cross_entropy":
-        target = target[target != node._saved_ignore_index]
+        used = target != node._saved_ignore_index
+        target = target[used]
         n = max(target.numel(), 1)
         counts = torch.bincount(target.reshape(-1)).double()
         share = counts[counts > 0] / n
         # Miller & Madow's correction: a small batch shows less entropy than its source has.
         bias = (share.numel() - 1) / (2 * n)
-        return float(-(share * share.log()).sum()) + bias, n
+        return float(-(share * share.log()).sum()) + bias, used
     flat = target.reshape(target.shape[0] if target.dim() else 1, -1).double()
     n = flat.shape[0]
     if kind == "mse" and n > 1:
-        return float(flat.var(0, unbiased=True).mean()), target.numel()
+        return float(flat.var(0, unbiased=True).mean()), used
     if kind == "bce":
         p = flat.mean(0).clamp(1e-12, 1 - 1e-12)
-        return float(-(p * p.log() + (1 - p) * (1 - p).log()).mean()), target.numel()
-    return None, target.numel()
+        return float(-(p * p.log() + (1 - p) * (1 - p).log()).mean()), used
+    return None, used

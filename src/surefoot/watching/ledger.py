@@ -54,6 +54,7 @@ class Ledger:
         }
         self.flows: list[Flow] = []
         self.alarms: list[Event] = []
+        self.losses: list[Mapping[str, Any]] = []
         self._kinds: dict[str, int] = {}
         if sink is not None:
             families = {
@@ -100,4 +101,6 @@ class Ledger:
     def case(self, facts: Facts) -> Case:
         """What the rules may look at, as of now."""
         series = {name: s.series() for name, s in self._series.items()}
-        return Case(self._layers, series, tuple(self.flows), tuple(self.alarms), facts)
+        return Case(
+            self._layers, series, tuple(self.flows), tuple(self.alarms), tuple(self.losses), facts
+        )

@@ -205,7 +205,7 @@ class Session:
             if self._manual is not None:
                 self._manual.note_updates(self._manual)
         for training in self.trainings:
-            training.before_backward()
+            training.carried.before_backward()
         for tensor in losses:
             if tensor.numel() == 1 and tensor.grad_fn is not None:
                 self._read(tensor)
@@ -234,7 +234,7 @@ class Session:
         if not self._here():
             return
         for training in self.trainings:
-            training.after_backward()
+            training.carried.after_backward()
         training = self._manual
         if training is not None:
             groups = [{"params": training.live_parameters()}]

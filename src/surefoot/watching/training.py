@@ -25,6 +25,7 @@ from surefoot.probes.replay import EntryTap, Replay, replay
 from surefoot.probes.safely import raise_failure
 from surefoot.signals.learning_rates import read_learning_rates
 from surefoot.signals.updates import sample_weights, update_ratios
+from surefoot.watching.carried import Carried
 from surefoot.watching.ledger import Ledger, Sink
 
 _ALLOWANCE = 0.05  # seconds of detail that any run may have
@@ -61,7 +62,7 @@ class Training:
         self.step = 0
         self.optimizer = ""
         self.ended = "running"
-        self._backwards = self._backwards_at_step = self._carried = self._first_carried = 0
+        self.carried = Carried()
         self._present = np.zeros(count, np.int64)
         self._nonfinite_loss: int | None = None
         # The step under way.
@@ -70,7 +71,6 @@ class Training:
         self._block_tap: BlockTap | None = None
         self._weights: list[torch.Tensor] = []
         self._sampled: list[weakref.ref[torch.Tensor]] = []
-        self._versions: tuple[Any, tuple[int, int] | None] | None = None
         self._began = self._last = time.perf_counter()
         self._spent = 0.0
         self._typical = 0.0
@@ -126,28 +126,8 @@ class Training:
 
     @property
     def wants_anatomy(self) -> bool:
-        """Whether the step under way is an instrumented one."""
-        return self._probe is not None
-
-    def before_backward(self) -> None:
-        """Forget the last step's gradient if anything has been done to it since."""
-        self._backwards += 1
-        if self._versions is not None and self._version_of(self._versions[0]) != self._versions[1]:
-            self._versions = None
-
-    def after_backward(self) -> None:
-        """Backward may add to the gradient: that is not what zeroes it."""
-        if self._versions is not None:
-            reference = self._versions[0]
-            self._versions = reference, self._version_of(reference)
-
-    @staticmethod
-    def _version_of(reference: Any) -> tuple[int, int] | None:
-        parameter = reference()
-        gradient = parameter.grad if parameter is not None else None
-        if gradient is None or gradient.layout is not torch.strided:
-            return None
-        return gradient._version, gradient.data_ptr()
+        """Whether the loss of the step under way is to be read in full."""
+        return self._probe is not None or _milestone(self.step)
 
     def before_step(self, optimizer: Any, groups: list[dict[str, Any]]) -> None:
         """Measure the gradients that the optimizer is about to use."""
@@ -156,7 +136,7 @@ class Training:
             self._commit(late=True)
         if not self._stepped:
             self._row.fill(np.nan)
-        self._count_carried()
+        self.carried.at_step(self.step)
         self._stepped.add(key)
         parameters = [p for g in groups for p in g["params"]]
         order = self._order(key, parameters)
@@ -179,14 +159,6 @@ class Training:
             self._sampled = [weakref.ref(p) for p in parameters]
             self._weights = sample_weights(parameters)
             self._spent += time.perf_counter() - begin
-
-    def _count_carried(self) -> None:
-        """Count a step whose gradients still hold those of the step before."""
-        if self._versions is not None and self._backwards_at_step < self._backwards:
-            self._first_carried = self._first_carried if self._carried else self.step
-            self._carried += 1
-        self._versions = None
-        self._backwards_at_step = self._backwards
 
     def after_step(self, optimizer: Any, sharing: int = 1) -> None:
         """Note what the optimizer did; `sharing`: how many optimizers share this training."""
@@ -240,7 +212,7 @@ class Training:
         return self._spent + cost <= _ALLOWANCE + _SHARE * elapsed
 
     def _sampling(self) -> bool:
-        if self.step < 4 or (self.step <= 1024 and self.step & (self.step - 1) == 0):
+        if self.step < 4 or _milestone(self.step):
             return True  # a dozen samples that every verdict can count on
         return self.step - self._last_sample >= _EVERY and self._affordable(0.0)
 
@@ -345,11 +317,13 @@ class Training:
         self._prepare_next()
 
     def _prepare_next(self) -> None:
-        self._remember_gradient()
+        self._follow_gradient()
         now = time.perf_counter()
         took = now - self._last
         self._typical = took if not self._typical else 0.9 * self._typical + 0.1 * took
         self._last = now
+        if self.anatomy and _milestone(self.step):
+            self.ledger.losses.append(self.anatomy)
         self.step += 1
         self.anatomy = {}
         power = self.step >= 4 and (self.step & (self.step - 1)) == 0
@@ -360,16 +334,12 @@ class Training:
             self._spent += 1e-5 * len(self._blocks)
             self._block_tap.install()
 
-    def _remember_gradient(self) -> None:
-        """Note one gradient's version: nothing but backward touching it means it is not zeroed."""
-        self._versions = None
+    def _follow_gradient(self) -> None:
+        """Follow the largest gradient, which backward will find again unless it is zeroed."""
         norms = self._row[:-1, NORM]
         best = int(np.argmax(np.where(norms == norms, norms, -1.0))) if len(norms) else -1
-        if best < 0 or not norms[best] > 0:
-            return
-        version = self._version_of(self._tensors[best])
-        if version is not None:
-            self._versions = self._tensors[best], version
+        if best >= 0 and norms[best] > 0:
+            self.carried.follow(self._tensors[best])
 
     def stop(self, ended: str = "ended") -> None:
         """Close an open step and remove every hook; idempotent."""
@@ -389,9 +359,9 @@ class Training:
         """What the rules may look at, as of now."""
         facts = Facts(
             steps=self.step,
-            backwards=self._backwards,
-            carried=self._carried,
-            first_carried=self._first_carried,
+            backwards=self.carried.backwards,
+            carried=self.carried.steps,
+            first_carried=self.carried.first,
             present=tuple(self._present.tolist()),
             trained=frozenset(i for order in self._orders.values() for i in order.tolist()),
             optimizer=self.optimizer,
@@ -399,3 +369,8 @@ class Training:
             ended=self.ended,
         )
         return self.ledger.case(facts)
+
+
+def _milestone(step: int) -> bool:
+    """0, 1, 2, 4 ... 1024: the steps at which every run is looked at, whatever its budget."""
+    return step <= 1024 and step & (step - 1) == 0

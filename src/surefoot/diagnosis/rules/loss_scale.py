@@ -32,12 +32,14 @@ _SHORT = 3e-5
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the first loss whose anatomy could be read."""
     vague = (None, "unknown", "composite")
-    losses = [f.loss for f in case.flows if f.loss.get("kind") not in vague]
+    losses = [x for x in case.losses if x.get("kind") not in vague]
     steps, result = pace(case), outcome(case)
     if not losses or steps is None or not result.poor(0.05):
         return
     factor = abs(float(losses[0]["multiplier"]))
-    too_long = factor >= _FACTOR and overshoots(case)
+    # Under SGD a constant factor and a learning rate are one and the same: only a sum, which few
+    # mean to take, is blamed before the learning rate is.
+    too_long = factor >= _FACTOR and losses[0].get("summed") and overshoots(case)
     too_short = 0 < factor <= 1 / _FACTOR and steps.highest <= _SHORT and not result.diverged
     if not (too_long or too_short):
         return
