@@ -142,46 +142,50 @@ def _log(value: float) -> float:
 
 def _chain(calls: list[Call], weighted: list[Call], layers: LayerTable) -> list[Stage]:
     stages = []
+    place = {c.order: i for i, c in enumerate(calls)}
     for here, after in pairwise(weighted):
-        if after.grad_input is None or after.grad_output is None or after.grad_input.norm <= 0:
+        between = [
+            c
+            for c in calls[place[here.order] + 1 : place[after.order]]
+            if layers.layers[c.layer].leaf
+        ]
+        kinds = {layers.layers[c.layer].kind: c for c in between}
+        shape = kinds.get(Kind.ACTIVATION)
+        function = here.activation or (shape.activation if shape is not None else None)
+        weights = _through(after)
+        if weights is None or after.grad_input is None or here.grad_output is None:
             # Nothing came back through it: the profile begins anew behind this point.
-            stages.append(_stage(here, after, weights=0.0, rest=0.0))
+            stages.append(_stage(here, after, function))
             continue
-        weights = _log(after.grad_input.norm) - _log(after.grad_output.norm)
-        between = _log(here.grad_output.norm) - _log(after.grad_input.norm)  # type: ignore[union-attr]
-        parts = {Kind.NORMALIZATION: 0.0, Kind.POOLING: 0.0}
-        for call in calls:
-            kind = layers.layers[call.layer].kind
-            inside = here.order < call.order < after.order and layers.layers[call.layer].leaf
-            if inside and kind in parts and call.grad_input is not None:
-                parts[kind] += _log(call.grad_input.norm) - _log(call.grad_output.norm)  # type: ignore[union-attr]
-        rest = between - sum(parts.values())
-        stages.append(
-            _stage(here, after, weights, rest, parts[Kind.NORMALIZATION], parts[Kind.POOLING])
-        )
+        whole = _log(here.grad_output.norm) - _log(after.grad_input.norm)
+        normalization = _sum_of(Kind.NORMALIZATION, between, layers)
+        pooling = _sum_of(Kind.POOLING, between, layers)
+        rest = whole - normalization - pooling
+        stages.append(_stage(here, after, function, (weights, rest, normalization, pooling)))
     # The last gap ends at the head, whose width and scale follow other rules: it is left out.
     return stages
+
+
+def _through(call: Call) -> float | None:
+    """Decades by which the gradient grew through one call, from its output to its input."""
+    if call.grad_input is None or call.grad_output is None or call.grad_input.norm <= 0:
+        return None
+    return _log(call.grad_input.norm) - _log(call.grad_output.norm)
+
+
+def _sum_of(kind: Kind, calls: list[Call], layers: LayerTable) -> float:
+    return sum(_through(c) or 0.0 for c in calls if layers.layers[c.layer].kind is kind)
 
 
 def _stage(
     here: Call,
     after: Call,
-    weights: float,
-    rest: float,
-    normalization: float = 0.0,
-    pooling: float = 0.0,
+    function: str | None,
+    parts: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
 ) -> Stage:
-    return Stage(
-        here.layer,
-        _log(here.grad_output.norm if here.grad_output else 0.0),
-        _log(here.output.rms if here.output else 0.0),
-        weights,
-        rest,
-        normalization,
-        pooling,
-        after.layer,
-        here.activation,
-    )
+    gradient = _log(here.grad_output.norm if here.grad_output else 0.0)
+    forward = _log(here.output.rms if here.output else 0.0)
+    return Stage(here.layer, gradient, forward, *parts, after.layer, function)
 
 
 def _trunk(calls: list[Call], layers: LayerTable) -> list[Stage]:

@@ -102,7 +102,9 @@ def _cause(seen: Profile, gap: int | None) -> Cause:
 def _because(cause: Cause, seen: Profile, gap: int) -> str:
     slope = float(np.median([s.activation for s in seen.stages[:-1]]))
     if cause is Cause.SATURATING_ACTIVATION:
-        name = seen.stages[gap].function or "activation"
+        # A module shared by all layers is only seen at its first call.
+        named = [seen.stages[gap].function, *(s.function for s in seen.stages), "activation"]
+        name = next(name for name in named if name)
         return f"the slope of the {name} lets only 1/{times(slope)[:-1]} of it through"
     return "the weights are too small to pass it on"
 
