@@ -75,6 +75,7 @@ class Training:
         self._spent = 0.0
         self._typical = 0.0
         self._last_sample = -_EVERY
+        self._followed = 0
         self.loss: float | None = None
         self.anatomy: dict[str, Any] = {}
         # Until the first step has shown which modules the script calls, they are the outermost.
@@ -92,6 +93,7 @@ class Training:
         self._out = np.empty((count, 5))
         # One row more than parameters: an optimizer's tensors that are not in the table end there.
         self._row = np.full((count + 1, 5), np.nan)
+        self._all = np.arange(count, dtype=np.intp)
         self._lr = np.full(groups, np.nan)
         self._loss_row = np.empty(1)
         self._input = np.full(3, np.nan)
@@ -141,12 +143,15 @@ class Training:
         parameters = [p for g in groups for p in g["params"]]
         order = self._order(key, parameters)
         gradients = [p.grad for p in parameters]
-        out = self._out[: len(gradients)]
+        # The usual optimizer holds all parameters in the table's order: no detour for those.
+        direct = order is self._all
+        out = self._row[:-1] if direct else self._out[: len(gradients)]
         self._pass(gradients, out)
         scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:  # a fused optimizer under GradScaler sees scaled gradients
             out[:, :3] /= float(scale)
-        self._row[order] = out
+        if not direct:
+            self._row[order] = out
         read_learning_rates(groups[: len(self._lr)], self._lr)
         self._read_inputs()
         tripped = self._gate.check(self._row[:-1, NORM], self._row[:-1, NONFINITE])
@@ -188,7 +193,10 @@ class Training:
         order = self._orders.get(key)
         if order is None or len(order) != len(parameters):
             known = [self._where.get(id(p), -1) for p in parameters]
-            order = self._orders[key] = np.array(known, np.intp)
+            order = np.array(known, np.intp)
+            if np.array_equal(order, self._all):
+                order = self._all
+            self._orders[key] = order
         return order
 
     def _read_inputs(self) -> None:
@@ -335,11 +343,12 @@ class Training:
             self._block_tap.install()
 
     def _follow_gradient(self) -> None:
-        """Follow the largest gradient, which backward will find again unless it is zeroed."""
+        """Follow one gradient that is not zero, which backward finds again unless it is zeroed."""
         norms = self._row[:-1, NORM]
-        best = int(np.argmax(np.where(norms == norms, norms, -1.0))) if len(norms) else -1
-        if best >= 0 and norms[best] > 0:
-            self.carried.follow(self._tensors[best])
+        if len(norms) and not norms[self._followed] > 0:
+            self._followed = int(np.argmax(np.where(norms == norms, norms, -1.0)))
+        if len(norms) and norms[self._followed] > 0:
+            self.carried.follow(self._tensors[self._followed])
 
     def stop(self, ended: str = "ended") -> None:
         """Close an open step and remove every hook; idempotent."""
