@@ -1,10 +1,11 @@
 """What watching costs: the same training with and without surefoot, interleaved in one process.
 
-    python benchmarks/watch_overhead.py [--rounds 30] [--only mlp]
+    python benchmarks/watch_overhead.py [--steps 400] [--only mlp]
 
-Two copies of a model train side by side, one under watch, in short blocks in random order. Reported
-is the median over rounds of the ratio of process CPU times, with the middle half of the ratios, at
-one thread. The budget that watching gives itself is measured against its own copy's time alone.
+Two copies of a model train side by side, one under watch, a step of each in random order, at one
+thread. Reported are the median over pairs of the ratio of the two steps' CPU times (what a typical
+step costs), and the ratio of the sums (with all that is sampled, and the writer's thread). The run
+begins after step 20; the budget that watching gives itself counts the watched copy's time alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from surefoot.record import new_folder
 from surefoot.watching.session import Session
 
 Step = Callable[[], torch.Tensor]
@@ -125,54 +127,53 @@ def make(name: str) -> tuple[nn.Module, torch.optim.Optimizer, Step]:
     return model, optimizer, step
 
 
-def measure(name: str, rounds: int, block: int) -> list[float]:
-    """Ratios watched / unwatched of process CPU time, one a round."""
+def measure(name: str, steps: int) -> tuple[list[float], float]:
+    """(ratios watched / plain of process CPU time, one a step; ratio of their sums)."""
     model, optimizer, watched = make(name)
     plain = make(name)[2]
+    times: dict[str, list[float]] = {"watched": [], "plain": []}
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(folder=Path(folder) / "run", adopt=False)
-        (Path(folder) / "run").mkdir()
+        session = Session(folder=new_folder(Path(folder)), adopt=False)
         session.start()
         training = session.watch(model, optimizer)
-        ratios = []
-        for index in range(rounds + 2):
-            times = {}
+        for index in range(steps + 20):
             for kind in random.sample(["watched", "plain"], 2):
                 if kind == "plain":
                     session._patches.remove()
                 start, wall = time.process_time(), time.perf_counter()
-                for _ in range(block):
-                    (plain if kind == "plain" else watched)()
-                times[kind] = time.process_time() - start
+                (plain if kind == "plain" else watched)()
+                taken = time.process_time() - start
                 if kind == "plain":
                     session._patches.install()
                     away = time.perf_counter() - wall
                     training._began += away
                     training._last += away
-            if index >= 2:  # the first rounds hold step 0, which is instrumented in full
-                ratios.append(times["watched"] / times["plain"])
+                if index >= 20:
+                    times[kind].append(taken)
         session.stop()
-    return ratios
+    pairs = zip(times["watched"], times["plain"], strict=True)
+    return [a / b for a, b in pairs], sum(times["watched"]) / sum(times["plain"])
 
 
 @click.command(help=__doc__)
-@click.option("--rounds", default=30, show_default=True)
+@click.option("--steps", default=400, show_default=True, help="Of the MLP; others a tenth.")
 @click.option("--only", type=click.Choice(["gpt", "resnet", "mlp"]))
-def main(rounds: int, only: str | None) -> None:
+def main(steps: int, only: str | None) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
     random.seed(0)
-    table = Table("training", "steps a block", "watch costs", "middle half", "to reach")
+    table = Table("training", "pairs", "a typical step", "all in all", "to reach")
     goals = {"gpt": "1 %", "resnet": "1 %", "mlp": "4 %"}
     titles = {"gpt": "GPT, 5M parameters", "resnet": "ResNet-20", "mlp": "MLP, 50 x 128"}
-    for name, block in (("gpt", 2), ("resnet", 4), ("mlp", 40)):
+    for name, count in (("gpt", steps // 10), ("resnet", steps // 10), ("mlp", steps)):
         if only in (None, name):
-            ratios = sorted(measure(name, rounds, block))
-            low, high = ratios[len(ratios) // 4], ratios[3 * len(ratios) // 4]
-            middle = statistics.median(ratios)
-            span = f"{100 * (low - 1):+.1f} to {100 * (high - 1):+.1f} %"
+            ratios, total = measure(name, count)
+            ratios.sort()
+            spread = (ratios[3 * count // 4] - ratios[count // 4]) / 1.35
+            error = 125 * spread / count**0.5  # of a median, in percent
+            typical = f"{100 * (statistics.median(ratios) - 1):+.2f} +- {error:.2f} %"
             table.add_row(
-                titles[name], str(block), f"{100 * (middle - 1):+.2f} %", span, goals[name]
+                titles[name], str(count), typical, f"{100 * (total - 1):+.2f} %", goals[name]
             )
     Console().print(table)
 

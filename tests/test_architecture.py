@@ -34,6 +34,7 @@ FLOORS = {
     "kernels": 1,
     "layers": 1,
     "findings": 1,
+    "forks": 1,
     "script": 1,
     "version": 1,
 }

@@ -63,7 +63,7 @@ def test_gradients_at_modules_are_autograds():
 
 @pytest.mark.parametrize(
     ("activation", "gain", "norm", "squared"),
-    [  # growth of the squared gradient norm a layer; SCIENCE.md section 2 and REMEDIES.md section 4
+    [  # growth of the squared gradient norm a layer; Schoenholz 2017 and Yang 2019
         (nn.ReLU(), 2**0.5, False, 1.0),
         (nn.ReLU(), 3**0.5, False, 1.5),
         (nn.ReLU(), (1 / 3) ** 0.5, False, 1 / 6),  # torch's default initialisation

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from surefoot.kernels import make_pass
 from surefoot.layers import build_table
-from surefoot.signals import QUANTITIES, Axis
-from surefoot.signals.learning_rates import read_learning_rates
+from surefoot.signals import QUANTITIES, Axis, Step
+from surefoot.signals.inputs import INPUT
+from surefoot.signals.learning_rates import LEARNING_RATE
 from surefoot.signals.loss import anatomy
 from surefoot.signals.updates import sample_weights, update_ratios
 from surefoot.watching.ledger import Ledger
@@ -48,10 +50,45 @@ def test_the_record_gets_the_columns_that_each_quantity_declares():
             declared.update(families)
 
     table, _, tensors = build_table([nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))])
-    Ledger(0, table, 2, 5, Sink())  # type: ignore[arg-type]
-    counts = {Axis.STEP: 1, Axis.GROUP: 2, Axis.PARAMETER: len(tensors), Axis.BLOCK: 5}
-    expected = {name: q.columns(counts[q.axis]) for name, q in QUANTITIES.items()}
-    assert declared == expected
+    counts = {Axis.GROUP: 2, Axis.PARAMETER: len(tensors), Axis.BLOCK: 5}
+    Ledger(0, table, counts, Sink())  # type: ignore[arg-type]
+    assert declared == {
+        "loss": 1,
+        "learning_rate": 2,
+        "input": 3,
+        "gradient": 20,
+        "update_ratio": 4,
+        "block_scale": 10,
+    }
+
+
+def test_a_row_is_filled_to_its_last_column():
+    gradients, inputs = np.arange(20.0).reshape(4, 5), np.ones((2, 5))
+    counts = {Axis.GROUP: 2, Axis.PARAMETER: 4}
+    for quantity in QUANTITIES.values():
+        if quantity.measure is not None:
+            row = np.full(quantity.columns(counts), np.nan)
+            step = Step(gradients, inputs, 12, 0.5, [{"lr": 0.1}, {"lr": 0.2}])
+            quantity.measure(step, row)
+            assert np.isfinite(row).all(), quantity.name
+
+
+def test_the_input_is_measured_over_all_its_tensors():
+    tensors = [torch.randn(5, 3), torch.randn(40), torch.zeros(0)]
+    whole = torch.cat([t.flatten() for t in tensors]).double()
+    out, rows = np.empty(3), np.empty((3, 5))
+    measure = make_pass(3)
+    measure(tensors, rows)
+    INPUT.measure(Step(np.empty((0, 5)), rows, len(whole)), out)
+    assert out[0] == pytest.approx(float(whole.square().mean().sqrt()), rel=1e-6)
+    assert out[1] == float(whole.abs().max())
+    assert out[2] == 0
+    tensors[1][7] = math.inf
+    measure(tensors, rows)
+    INPUT.measure(Step(np.empty((0, 5)), rows, len(whole)), out)
+    assert out[2] == 1
+    INPUT.measure(Step(np.empty((0, 5)), rows[:0]), out)
+    assert np.isnan(out).all()
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop])
@@ -85,9 +122,11 @@ def test_a_lost_parameter_has_an_infinite_update():
 
 
 def test_learning_rates_are_those_of_the_groups():
-    out = np.empty(3)
-    read_learning_rates([{"lr": 0.1}, {"lr": torch.tensor(0.25)}, {}], out)
-    np.testing.assert_allclose(out, [0.1, 0.25, np.nan])
+    nothing, out = np.empty((0, 5)), np.empty(4)
+    LEARNING_RATE.measure(
+        Step(nothing, nothing, groups=[{"lr": 0.1}, {"lr": torch.tensor(0.25)}, {}]), out
+    )
+    np.testing.assert_allclose(out, [0.1, 0.25, np.nan, np.nan])
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 128.0])

@@ -86,6 +86,12 @@ def gradients(depth: int, steps: int, gain: float, seed: int = 0) -> np.ndarray:
     return depthwise * 10**noise
 
 
+def statistics(norms: np.ndarray, nonfinite: float | np.ndarray = 0.0) -> np.ndarray:
+    """Rows [T, 5 P] of the quantity "gradient" from norms [T, P] and counts of non-finite."""
+    parts = [norms, norms / 8, 0 * norms, nonfinite + 0 * norms, 0 * norms]
+    return np.stack(parts, axis=2).reshape(len(norms), -1)
+
+
 def run(depth: int, steps: int, gain: float, losses: np.ndarray, report: Report) -> RunData:
     """A watched training of that depth; `gain` is what each layer does to the gradient."""
     layers = table(depth, lambda i: f"layers.{i}")
@@ -94,7 +100,7 @@ def run(depth: int, steps: int, gain: float, losses: np.ndarray, report: Report)
     series = {
         "loss": whole(losses[:, None]),
         "learning_rate": whole(np.full((steps, 1), 0.05)),
-        "gradient_norm": whole(norms),
+        "gradient": whole(statistics(norms)),
         "update_ratio": whole(norms[sampled] * 4e-3, sampled),
     }
     flows = (flow(layers, 0, gain),)
@@ -200,11 +206,10 @@ def nonfinite() -> RunData:
         evidence=(Evidence("non-finite elements of its output", float("nan"), "0", 60),),
     )
     data = run(12, 100, 1.0, losses, Report((finding,), 100, (), "0.1.0"))
-    norms = data.series["gradient_norm"].high.copy()
+    norms = data.series["gradient"].high[:, ::5].copy()
     norms[60:] = 0
-    detail = np.zeros((100, 4 * norms.shape[1]))
-    detail[60:, 2::4] = 4096
-    series = {**data.series, "gradient_norm": whole(norms), "gradient_detail": whole(detail)}
+    counts = np.where(np.arange(100) < 60, 0.0, 4096.0)[:, None]
+    series = {**data.series, "gradient": whole(statistics(norms, counts))}
     broken = flow(data.layers, 60, 1.0, replayed=True)
     for call in broken.calls[:14]:
         call.grad_output = stats(0.0, WIDTH * BATCH)
@@ -247,7 +252,7 @@ def deep() -> RunData:
     losses[2500] = 1e4
     series = {
         **data.series,
-        "gradient_norm": thinned(norms),
+        "gradient": thinned(statistics(norms)),
         "loss": thinned(losses),
         "learning_rate": thinned(np.linspace(0.1, 0, 4000)[:, None] * [1, 0.5]),
     }

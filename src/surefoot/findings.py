@@ -134,7 +134,7 @@ class Finding:
     follows: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The finding as the plain dict of DESIGN's report contract."""
+        """The finding as the plain dict of the report contract."""
         return {
             "rule": self.rule,
             "pathology": str(self.pathology),

@@ -18,15 +18,17 @@ from surefoot.signals.flow import Flow
 class Facts:
     """Plain counts of what was seen of the training.
 
-    steps: optimizer steps; backwards: backward calls; carried: steps whose gradients still held
-    the previous step's; first_carried: the first of them; present [P]: steps in which each
-    parameter had a gradient; trained: indices of those that an optimizer holds; optimizer: its
-    class name; nonfinite_loss: first step whose loss was not finite; ended: how the training ended
-    ("running", "ended", "raised", "interrupted").
+    steps: optimizer steps; backwards: backward calls; followed: steps of which it is known whether
+    their gradients were zeroed before; carried: those that still held the previous step's;
+    first_carried: the first of them; present [P]: steps in which each parameter had a gradient;
+    trained: indices of those that an optimizer holds; optimizer: its class name; nonfinite_loss:
+    first step whose loss was not finite; ended: how the training ended ("running", "ended",
+    "raised", "interrupted").
     """
 
     steps: int = 0
     backwards: int = 0
+    followed: int = 0
     carried: int = 0
     first_carried: int = 0
     present: tuple[int, ...] = ()

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Collection
 from dataclasses import replace
 
+import numpy as np
+
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.rules import RULES
 from surefoot.findings import Cause, Finding, Pathology, Report, Severity
@@ -29,7 +31,8 @@ def diagnose(case: Case, ignore: Collection[str] = ()) -> Report:
         if rule.id in ignore:
             continue
         try:
-            findings += rule.judge(case)
+            with np.errstate(all="ignore"):
+                findings += rule.judge(case)
         except Exception:
             _LOG.warning("rule %s could not be judged and is left out", rule.id, exc_info=True)
     return Report(tuple(_rooted(findings)), case.facts.steps)

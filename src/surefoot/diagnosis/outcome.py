@@ -85,7 +85,8 @@ def _outcome(case: Case) -> Outcome:
     yardstick = trivial if trivial is not None else initial
     short = len(finite) < _SHORT
     before = finite[:-3] if len(finite) > 3 else finite[:1]
-    climbed = bool(finite[-3:].max() > 3 * max(initial, float(np.median(before))))
+    steeply = finite[-3:].max() > 3 * max(initial, float(np.median(before)))
+    climbed = bool(steeply or (initial > 0 and np.median(finite) > 3 * initial))
     if yardstick <= 0 or best < 0:
         return Outcome(initial, final, None, False, None, None, nonfinite, short, climbed)
     return Outcome(

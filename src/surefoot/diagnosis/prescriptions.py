@@ -1,6 +1,6 @@
 """What the rules prescribe: each remedy once, with its reason and its code.
 
-The order within a list is the order in which to try; REMEDIES.md section 9 is the table behind it.
+The order within a list is the order in which to try.
 """
 
 from __future__ import annotations

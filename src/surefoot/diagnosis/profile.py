@@ -1,7 +1,7 @@
 """The depth profile of one instrumented step: how the gradient grows from the output to the input.
 
 Along a plain chain, each gap between two affine layers is split into the part of the weights, of
-the activation, of normalisation and of pooling, as SCIENCE.md section 6 defines them, all in
+the activation, of normalisation and of pooling, all in
 decades (log10) of the Frobenius norm. With skip connections the trunk is followed instead, from
 block to block, because inside a branch only that branch's share of the gradient flows.
 """

@@ -29,7 +29,7 @@ class Rule:
 def gauge_severity(case: Case, decades: float, lone: bool = False) -> Severity | None:
     """How much a gauge that is `decades` out of balance matters, given what became of the run.
 
-    Thresholds of SCIENCE.md section 9 (0.87, 1.3, 2 decades: 4, 6 and 9 depth scales), each with
+    0.87, 1.3 and 2 decades are 4, 6 and 9 depth scales (docs/thresholds.md), each with
     the skill that a healthy run of that depth would exceed. A run that learns gets advice at most.
     `lone`: a single layer that stands out by that much from the others.
     """

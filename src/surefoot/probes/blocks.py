@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from functools import partial
 from typing import Any
@@ -36,7 +37,10 @@ def choose_blocks(table: LayerTable) -> list[int]:
 
 
 class BlockTap:
-    """Writes `out` [B, 2] (activation rms, gradient norm) while installed; NaN if not called."""
+    """Writes `out` [B, 2] (activation rms, gradient norm) while installed; NaN if not called.
+
+    seconds: what that took since `install`, without the cost of hooks as such.
+    """
 
     def __init__(self, modules: list[nn.Module]) -> None:
         self._modules = [weakref.ref(m) for m in modules]
@@ -45,6 +49,7 @@ class BlockTap:
         self._pass = make_pass(1)
         self._row = np.empty((1, 5))
         self.out = np.full((len(modules), 2), np.nan)
+        self.seconds = 0.0
 
     @property
     def installed(self) -> bool:
@@ -54,6 +59,7 @@ class BlockTap:
     def install(self) -> None:
         """Hook the blocks and forget the last sample."""
         self.out.fill(np.nan)
+        self.seconds = 0.0
         for i, ref in enumerate(self._modules):
             module = ref()
             if module is not None:
@@ -72,12 +78,16 @@ class BlockTap:
         y = next(float_tensors(output), None)
         if y is None:
             return
-        self._pass([y.detach()], self._row)
-        self.out[index, 0] = self._row[0, NORM] / max(y.numel(), 1) ** 0.5
+        self.out[index, 0] = self._norm(y) / max(y.numel(), 1) ** 0.5
         if y.requires_grad:
             y.register_hook(partial(self._gradient, index))
 
     @safely
     def _gradient(self, index: int, gradient: torch.Tensor) -> None:
-        self._pass([gradient.detach()], self._row)
-        self.out[index, 1] = self._row[0, NORM]
+        self.out[index, 1] = self._norm(gradient)
+
+    def _norm(self, tensor: torch.Tensor) -> float:
+        begin = time.perf_counter()
+        self._pass([tensor.detach()], self._row)
+        self.seconds += time.perf_counter() - begin
+        return float(self._row[0, NORM])

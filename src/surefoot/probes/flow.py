@@ -1,7 +1,7 @@
 """The flow probe: one step of a live training, or of a replay, measured at every module.
 
 Forward hooks and tensor hooks only: they see the same tensors that the training uses, change none
-of them, and tolerate in-place operations (`register_full_backward_hook` does not, PERFORMANCE.md).
+of them, and tolerate in-place operations (`register_full_backward_hook` raises on them).
 Tensors are measured when they pass and not kept.
 """
 

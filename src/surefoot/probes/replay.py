@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from surefoot.kernels.layout import flatten
 from surefoot.layers import LayerTable
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.origin import Origin, OriginMode
@@ -94,13 +95,13 @@ class EntryTap:
             self.overflowed = self.overflowed or not self._pending
             return
         leaves = _tensors((args, kwargs))
-        self.inputs += [t for t in leaves if t.is_floating_point()]
+        self.inputs += [_plain(t) for t in leaves if t.is_floating_point() and not t.is_meta]
         entry = Entry(
             module,
             args,
             kwargs,
             [t._version for t in leaves],
-            torch.get_rng_state(),
+            torch.default_generator.get_state(),
             (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
             module.training,
         )
@@ -115,6 +116,13 @@ class EntryTap:
         for i, tensor in enumerate(_tensors(output)):
             if tensor.requires_grad:
                 tensor.register_hook(partial(_keep_gradient, entry, i))
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself if its memory can be read as it lies, else a copy that can."""
+    if tensor.layout is torch.strided and tensor.is_contiguous():
+        return tensor
+    return flatten(tensor)[0]  # pyrefly: ignore[bad-return]
 
 
 def _keep_gradient(entry: Entry, index: int, gradient: torch.Tensor) -> None:

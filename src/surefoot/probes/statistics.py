@@ -14,14 +14,14 @@ from surefoot.signals.flow import TensorStats
 
 _SAMPLES = 64  # samples compared by `mean_cosine`
 _FEATURES = 8192  # features a sample is compared on
-_ROW = np.empty((1, 5))
 _PASS = make_pass(1)
 
 
 def tensor_stats(tensor: torch.Tensor) -> TensorStats:
     """One pass over a tensor: see TensorStats."""
-    _PASS([tensor.detach()], _ROW)
-    norm, maxabs, mean, nonfinite, zeros = _ROW[0].tolist()
+    row = np.empty((1, 5))  # of its own: two trainings may run in two threads
+    _PASS([tensor.detach()], row)
+    norm, maxabs, mean, nonfinite, zeros = row[0].tolist()
     return TensorStats(norm, maxabs, mean, int(nonfinite), int(zeros), tensor.numel())
 
 

@@ -26,7 +26,7 @@ class RunData:
     """One watched training.
 
     series maps a quantity's name (see `surefoot.signals.QUANTITIES`) to its Series: "loss" [T, 1],
-    "learning_rate" [T, groups], "gradient_norm" [T, P], "update_ratio" [S, P], "input" [T, 3],
+    "learning_rate" [T, groups], "gradient" [T, 5 P], "update_ratio" [S, P], "input" [T, 3],
     "block_scale" [S, 2 * blocks]. P indexes `layers.parameters`. Families never measured are
     absent. flows are the fully instrumented steps, the first one first.
     environment holds versions, argv, kernel, device and options, as plain JSON values.

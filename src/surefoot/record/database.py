@@ -49,7 +49,7 @@ def open_writer(folder: Path, wal_bytes: int) -> sqlite3.Connection:
         for setting in (
             f"page_size = {PAGE}",
             "secure_delete = OFF",  # Debian builds it ON: freed pages would all be written again
-            "synchronous = NORMAL",
+            "synchronous = FULL",
             f"wal_autocheckpoint = {max(wal_bytes // (2 * PAGE), 8)}",
             f"journal_size_limit = {wal_bytes}",
         ):

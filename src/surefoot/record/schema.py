@@ -45,7 +45,7 @@ class Steps:
         names = [name.lower() for name in self.families]
         for name in names:
             if not (name.isascii() and name.isidentifier()) or len(name) > 64 or name in _RESERVED:
-                raise ValueError(f"expected a family name like 'gradient_norm', got {name!r}")
+                raise ValueError(f"expected a family name like 'update_ratio', got {name!r}")
         if len(set(names)) != len(names) or len(names) > 64:
             raise ValueError(f"expected at most 64 families, each of its own name, got {names}")
         counts = list(self.families.values())

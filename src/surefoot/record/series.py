@@ -26,6 +26,10 @@ class Series:
     def __len__(self) -> int:
         return len(self.steps)
 
+    def columns(self, pick: slice) -> Series:
+        """The same buckets with some of the columns only."""
+        return Series(self.steps, self.low[:, pick], self.high[:, pick], self.last[:, pick])
+
     @staticmethod
     def empty(columns: int) -> Series:
         """A series of no steps, for families that were never measured."""

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from surefoot.findings import Report
+from surefoot.forks import Fork
 from surefoot.layers import LayerTable
 from surefoot.record import blob
 from surefoot.record.backlog import Backlog, Item, Text
@@ -61,7 +62,7 @@ class Writer:
     """
 
     QUEUE_BYTES: ClassVar[int] = 8 << 20
-    INTERVAL_SECONDS: ClassVar[float] = 0.2  # between commits: what a kill -9 may cost
+    INTERVAL_SECONDS: ClassVar[float] = 0.5  # between commits: what a kill -9 may cost
     CLOSE_SECONDS: ClassVar[float] = 10.0
 
     def __init__(
@@ -82,7 +83,7 @@ class Writer:
         self.committed: dict[int, int] = {}
         self._text_bytes = {table: min(n, limit // 16) for table, n in _TEXT_BYTES.items()}
         self._clock = clock
-        self._pid = os.getpid()
+        self._process = Fork()
         self._backlog = Backlog(self.QUEUE_BYTES)
         self._declared: dict[int, dict[str, tuple[int, int]]] = {}
         self._report: Report | None = None
@@ -126,7 +127,7 @@ class Writer:
 
         Copies and returns; the rows may be overwritten at once. Steps must not decrease.
         """
-        if self._stopped or os.getpid() != self._pid:
+        if self._stopped or not self._process.here:
             return
         try:
             declared = self._declared[training]
@@ -180,7 +181,7 @@ class Writer:
         Without a report run.json holds the last one given for a training, if any. A second call
         does nothing.
         """
-        if os.getpid() != self._pid or self._deadline is not None:
+        if not self._process.here or self._deadline is not None:
             return
         final = report or self._report
         self._send("run", ("ended", datetime.now(UTC).isoformat()))
@@ -210,7 +211,7 @@ class Writer:
             helper.join(1.0)
 
     def _off(self) -> bool:
-        return self._stopped or os.getpid() != self._pid
+        return self._stopped or not self._process.here
 
     def _note(self, problem: str) -> None:
         self.problem = self.problem or problem

@@ -7,11 +7,11 @@ the shared tests pick it up from there.
 from __future__ import annotations
 
 from surefoot.signals.blocks import BLOCK_SCALE
-from surefoot.signals.gradients import GRADIENT_DETAIL, GRADIENT_NORM
+from surefoot.signals.gradients import GRADIENT
 from surefoot.signals.inputs import INPUT
 from surefoot.signals.learning_rates import LEARNING_RATE
 from surefoot.signals.loss import LOSS
-from surefoot.signals.quantity import Axis, Quantity
+from surefoot.signals.quantity import Axis, Quantity, Step
 from surefoot.signals.updates import UPDATE_RATIO
 
 QUANTITIES: dict[str, Quantity] = {
@@ -20,11 +20,10 @@ QUANTITIES: dict[str, Quantity] = {
         LOSS,
         LEARNING_RATE,
         INPUT,
-        GRADIENT_NORM,
-        GRADIENT_DETAIL,
+        GRADIENT,
         UPDATE_RATIO,
         BLOCK_SCALE,
     )
 }
 
-__all__ = ["QUANTITIES", "Axis", "Quantity"]
+__all__ = ["QUANTITIES", "Axis", "Quantity", "Step"]

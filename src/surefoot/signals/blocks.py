@@ -11,5 +11,6 @@ BLOCK_SCALE = Quantity(
     unit="as the activations; loss per unit of activation",
     formula="rms of a block's output; ||dL/d output||_F over the batch",
     cost="sampled steps only, at a rate that a measured time budget sets",
-    source="SCIENCE.md section 2: the Frobenius norm is the one whose growth theory predicts",
+    source="Schoenholz et al. 2017: theory predicts the growth of the Frobenius norm",
+    buckets=256,
 )

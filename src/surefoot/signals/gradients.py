@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from surefoot.signals.quantity import Axis, Quantity
+import numpy as np
 
-GRADIENT_NORM = Quantity(
-    name="gradient_norm",
-    axis=Axis.PARAMETER,
-    statistics=("norm",),
-    unit="loss per unit of the parameter",
-    formula="sqrt(sum g^2) over the finite elements, accumulated in double; NaN: no gradient",
-    cost="every step, shared with gradient_detail: one read of all gradients",
-    source="definition; PERFORMANCE.md P1 on why not in float32",
-)
+from surefoot.kernels import STATISTICS
+from surefoot.signals.quantity import Axis, Quantity, Step
 
-GRADIENT_DETAIL = Quantity(
-    name="gradient_detail",
+
+def _statistics(step: Step, out: np.ndarray) -> None:
+    out[:] = step.gradients.reshape(-1)
+
+
+GRADIENT = Quantity(
+    name="gradient",
     axis=Axis.PARAMETER,
-    statistics=("maxabs", "mean", "nonfinite", "zeros"),
-    unit="as the gradient; counts",
-    formula="max |g|, mean g over the finite elements; number of non-finite and of zero elements",
-    cost="every step, from the same read as gradient_norm",
-    source="definition",
+    statistics=STATISTICS,
+    unit="loss per unit of the parameter; nonfinite and zeros are counts",
+    formula="norm sqrt(sum g^2), max |g| and mean g over the finite elements, in double; number of "
+    "non-finite and of zero elements; all NaN: no gradient",
+    cost="every step: one read of all gradients",
+    source="definition; in float32 a norm of 1e-30 would be 0, and 1e25 infinite",
+    buckets=1024,
+    measure=_statistics,
 )

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import numpy as np
 
-from surefoot.signals.quantity import Axis, Quantity
+from surefoot.signals.quantity import Axis, Quantity, Step
+
+
+def _rates(step: Step, out: np.ndarray) -> None:
+    """Each group's learning rate [G], NaN where a group has none."""
+    for i in range(len(out)):
+        lr = step.groups[i].get("lr") if i < len(step.groups) else None
+        out[i] = math.nan if lr is None else float(lr)
+
 
 LEARNING_RATE = Quantity(
     name="learning_rate",
@@ -16,11 +24,6 @@ LEARNING_RATE = Quantity(
     formula="param_group['lr'] in the step-pre-hook",
     cost="one attribute read a group and step",
     source="torch.optim.Optimizer.param_groups",
+    buckets=512,
+    measure=_rates,
 )
-
-
-def read_learning_rates(groups: list[dict[str, Any]], out: np.ndarray) -> None:
-    """Write each group's learning rate into `out` [G]; NaN where a group has none."""
-    for i, group in enumerate(groups):
-        lr = group.get("lr")
-        out[i] = np.nan if lr is None else float(lr)

@@ -12,9 +12,17 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
-from surefoot.signals.quantity import Axis, Quantity
+from surefoot.signals.quantity import Axis, Quantity, Step
+
+
+def _value(step: Step, out: np.ndarray) -> None:
+    """[loss]: NaN stands for "not seen", so a loss that is itself NaN is kept as infinite."""
+    loss = step.loss
+    out[0] = math.nan if loss is None else loss if math.isfinite(loss) else math.inf
+
 
 LOSS = Quantity(
     name="loss",
@@ -24,6 +32,8 @@ LOSS = Quantity(
     formula="sum of the values on which backward was called since the last optimizer step",
     cost="one scalar read a backward call",
     source="read where torch.autograd.backward is called; GradScaler's scale divided out",
+    buckets=4096,
+    measure=_value,
 )
 
 # Operations behind which the model begins: the walk from the loss stops there.

@@ -15,10 +15,12 @@ class Carried:
     """
 
     def __init__(self) -> None:
-        self.steps = 0  # steps that used gradients of the step before as well
+        self.followed = 0  # steps for which this can tell
+        self.steps = 0  # those that used gradients of the step before as well
         self.first = 0  # the first of them
         self.backwards = 0
         self._before = 0  # backward calls up to the last step
+        self._following = False  # since the last step, whatever became of it
         self._of: weakref.ref[torch.Tensor] | None = None
         self._version: tuple[int, int] | None = None
 
@@ -35,17 +37,20 @@ class Carried:
 
     def at_step(self, step: int) -> None:
         """Count the step if its gradients still hold those of the step before."""
-        if self._of is not None and self._before < self.backwards:
-            self.first = self.first if self.steps else step
-            self.steps += 1
-        self._of = None
+        if self._following and self._before < self.backwards:
+            self.followed += 1
+            if self._of is not None:
+                self.first = self.first if self.steps else step
+                self.steps += 1
+        self._of, self._following = None, False
         self._before = self.backwards
 
     def follow(self, parameter: weakref.ref[torch.Tensor]) -> None:
         """Note the gradient of a parameter that was just used and is not zero."""
         self._of = parameter
         self._version = self._look()
-        if self._version is None:
+        self._following = self._version is not None
+        if not self._following:
             self._of = None
 
     def _look(self) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from surefoot.diagnosis.case import Case, Facts
 from surefoot.layers import LayerTable
 from surefoot.record.data import Event
 from surefoot.record.series import Thinned
+from surefoot.signals import QUANTITIES, Axis
 from surefoot.signals.flow import Flow
 
 _MAX_FLOWS = 12
@@ -28,54 +29,54 @@ class Sink(Protocol):
 
 
 class Ledger:
-    """Series, flows and alarms of a training of `count` parameters, `groups` and `blocks`.
+    """Series, flows and alarms of a training; `counts` are its groups, parameters and blocks.
 
-    Memory: about 24 MB for each parameter series at most, and 12 flows; it does not grow.
+    rows: for each quantity of every step the row to fill in before `commit`. Memory: about 24 MB
+    for each parameter series at most, and 12 flows; it does not grow.
     """
 
     def __init__(
-        self,
-        index: int,
-        layers: LayerTable,
-        groups: int,
-        blocks: int,
-        sink: Sink | None,
+        self, index: int, layers: LayerTable, counts: Mapping[Axis, int], sink: Sink | None
     ) -> None:
-        count = len(layers.parameters)
         self._index, self._sink, self._layers = index, sink, layers
-        buckets = int(np.clip(2_000_000 // max(count, 1), 64, 1024)) // 2 * 2
+        columns = {name: q.columns(counts) for name, q in QUANTITIES.items()}
+        every = [name for name, q in QUANTITIES.items() if q.measure is not None]
+        few = [name for name in every if QUANTITIES[name].axis in (Axis.STEP, Axis.GROUP)]
+        # The few scalars of a step lie side by side, so that one append serves them all.
+        ends = np.cumsum([columns[name] for name in few]).tolist()
+        self._scalars = np.full(ends[-1], np.nan)
+        self._places = dict(zip(few, map(slice, [0, *ends], ends), strict=False))
+        self._together = Thinned(ends[-1], 4096)
+        self.rows = {name: self._scalars[place] for name, place in self._places.items()}
+        self.rows |= {n: np.full(columns[n], np.nan) for n in every if n not in self.rows}
         self._series = {
-            "loss": Thinned(1, 4096),
-            "learning_rate": Thinned(groups, 512),
-            "input": Thinned(3, 1024),
-            "gradient_norm": Thinned(count, buckets),
-            "update_ratio": Thinned(count, min(buckets, 256)),
-            "block_scale": Thinned(2 * blocks, 256),
+            name: Thinned(columns[name], _buckets(q.buckets, columns[name]))
+            for name, q in QUANTITIES.items()
+            if name not in few
         }
+        self._wide = [(self._series[name], self.rows[name]) for name in every if name not in few]
         self.flows: list[Flow] = []
         self.alarms: list[Event] = []
         self.losses: list[Mapping[str, Any]] = []
         self._kinds: dict[str, int] = {}
         if sink is not None:
-            families = {
-                "loss": 1,
-                "learning_rate": groups,
-                "input": 3,
-                "gradient_norm": count,
-                "gradient_detail": 4 * count,
-                "update_ratio": count,
-                "block_scale": 2 * blocks,
-            }
-            sink.declare(index, layers, families)
+            sink.declare(index, layers, columns)
 
-    def put(self, step: int, rows: Mapping[str, np.ndarray]) -> None:
-        """Append one step's rows; those without a series here go to the record only."""
-        for name, row in rows.items():
-            series = self._series.get(name)
-            if series is not None:
+    def commit(self, step: int) -> None:
+        """Append `rows`, here and in the record."""
+        with np.errstate(all="ignore"):  # that a float32 overflows is not for the script to hear
+            self._together.append(step, self._scalars)
+            for series, row in self._wide:
                 series.append(step, row)
         if self._sink is not None:
-            self._sink.put(self._index, step, rows)
+            self._sink.put(self._index, step, self.rows)
+
+    def put(self, step: int, name: str, row: np.ndarray) -> None:
+        """Append the row of a quantity that was sampled at this step."""
+        with np.errstate(all="ignore"):
+            self._series[name].append(step, row)
+        if self._sink is not None:
+            self._sink.put(self._index, step, {name: row})
 
     def flow(self, flow: Flow) -> None:
         """Keep an instrumented step; of too many, the first and the latest ones matter most."""
@@ -101,6 +102,13 @@ class Ledger:
     def case(self, facts: Facts) -> Case:
         """What the rules may look at, as of now."""
         series = {name: s.series() for name, s in self._series.items()}
+        scalars = self._together.series()
+        series |= {name: scalars.columns(place) for name, place in self._places.items()}
         return Case(
             self._layers, series, tuple(self.flows), tuple(self.alarms), tuple(self.losses), facts
         )
+
+
+def _buckets(most: int, columns: int) -> int:
+    """An even number of buckets, at most about two million numbers in all, but 64 at least."""
+    return min(most, max(2_000_000 // max(columns, 1), 64)) // 2 * 2

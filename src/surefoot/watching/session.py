@@ -7,7 +7,6 @@ rules. Whatever goes wrong inside is logged once, and the session steps aside.
 from __future__ import annotations
 
 import logging
-import os
 import time
 import weakref
 from collections.abc import Collection, Mapping
@@ -22,6 +21,7 @@ from surefoot.attach.patches import Patches
 from surefoot.diagnosis.diagnose import diagnose, merge
 from surefoot.environment import describe
 from surefoot.findings import Report
+from surefoot.forks import Fork
 from surefoot.probes.origin import undefined_in_loss
 from surefoot.record import Writer
 from surefoot.record.data import RunData
@@ -62,7 +62,7 @@ class Session:
         self._fresh = True  # no optimizer has stepped since the last backward
         self._scales: dict[int, float] = {}
         self._depth = 0
-        self._process = os.getpid()
+        self._process = Fork()
         self._running = False
         self._next_diagnosis = 0.0
         self._error: str | None = None
@@ -185,11 +185,8 @@ class Session:
 
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
         """A new optimizer: find its model, unless enough is watched already."""
-        if self._adopt and self._here() and len(self.trainings) < _MAX_TRAININGS:
+        if self._adopt and self._process.here and len(self.trainings) < _MAX_TRAININGS:
             self.watch(None, optimizer)
-
-    def _here(self) -> bool:
-        return os.getpid() == self._process
 
     def loss_scaled(self, scaled: Any, scale: float) -> None:
         """Remember the factor that GradScaler put on a loss."""
@@ -198,7 +195,7 @@ class Session:
 
     def before_backward(self, losses: list[torch.Tensor]) -> None:
         """Read the loss, before backward frees its graph."""
-        if not self._here():
+        if not self._process.here:
             return
         if self._fresh:
             self._fresh, self._loss = False, None
@@ -214,7 +211,7 @@ class Session:
 
     def _read(self, tensor: torch.Tensor) -> None:
         scale = self._scales.get(id(tensor), 1.0)
-        value = float(tensor.detach()) / scale
+        value = float(tensor.item()) / scale
         self._loss = value + (self._loss or 0.0)
         finite = abs(value) < float("inf")
         if finite and not any(t.wants_anatomy for t in self.trainings):
@@ -231,7 +228,7 @@ class Session:
 
     def after_backward(self) -> None:
         """Without an optimizer of torch's, the end of backward stands for the step."""
-        if not self._here():
+        if not self._process.here:
             return
         for training in self.trainings:
             training.carried.after_backward()
@@ -254,7 +251,7 @@ class Session:
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """The outermost of nested steps is measured; with a closure, after it."""
         self._depth += 1
-        if self._depth > 1 or closure or not self._here():
+        if self._depth > 1 or closure or not self._process.here:
             return
         self._measure(optimizer)
 
@@ -267,7 +264,7 @@ class Session:
     def after_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """The optimizer has acted."""
         self._depth = max(self._depth - 1, 0)
-        if self._depth or not self._here():
+        if self._depth or not self._process.here:
             return
         if closure:
             self._measure(optimizer)
@@ -286,8 +283,8 @@ class Session:
         if now < self._next_diagnosis:
             return
         self._diagnose_all()
-        # At most 0.2 % of the time, and not more often than every two seconds.
-        self._next_diagnosis = now + max(2.0, 500 * (time.monotonic() - now))
+        # At most 0.1 % of the time, and not more often than every two seconds.
+        self._next_diagnosis = now + max(2.0, 1000 * (time.monotonic() - now))
 
     def _diagnose_all(self) -> None:
         if self._writer is not None:

@@ -7,8 +7,10 @@ full flows, replays) is bought from a budget of measured time.
 
 from __future__ import annotations
 
+import math
 import time
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,20 +19,22 @@ from torch import nn
 
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
-from surefoot.kernels import MAXABS, NONFINITE, NORM, make_pass
+from surefoot.kernels import NONFINITE, NORM, make_pass
 from surefoot.layers import build_table
 from surefoot.probes.blocks import BlockTap, choose_blocks
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.replay import EntryTap, Replay, replay
 from surefoot.probes.safely import raise_failure
-from surefoot.signals.learning_rates import read_learning_rates
-from surefoot.signals.updates import sample_weights, update_ratios
+from surefoot.signals import QUANTITIES, Axis, Step
+from surefoot.signals.updates import Weights, sample_weights, update_ratios
 from surefoot.watching.carried import Carried
 from surefoot.watching.ledger import Ledger, Sink
 
 _ALLOWANCE = 0.05  # seconds of detail that any run may have
-_SHARE = 0.004  # and the share of the elapsed time on top of it
+_SHARE = 0.002  # and the share of the elapsed time on top of it
+_INPUTS = 8  # tensors that enter the model whose scale is read at every step
 _EVERY = 8  # steps between two samples once the run has begun
+_MEASURES = [(q.name, q.measure) for q in QUANTITIES.values() if q.measure is not None]
 
 
 class Training:
@@ -53,23 +57,26 @@ class Training:
         self._modules = [weakref.ref(m) for m in modules]
         self._tensors = [weakref.ref(t) for t in tensors]
         self._where = {id(t): i for i, t in enumerate(tensors)}
-        self._orders: dict[int, np.ndarray] = {}
+        self._orders: dict[int, _Order] = {}
+        self._trained: set[int] = set()
         self._blocks = choose_blocks(self.layers)
-        self.ledger = Ledger(index, self.layers, groups, len(self._blocks), sink)
+        counts = {Axis.GROUP: groups, Axis.PARAMETER: count, Axis.BLOCK: len(self._blocks)}
+        self.ledger = Ledger(index, self.layers, counts, sink)
         self._gate = Gate(count)
-        self._allocate(count, groups)
+        self._allocate(count)
         # What is known so far; `case` hands it out as Facts.
         self.step = 0
         self.optimizer = ""
         self.ended = "running"
         self.carried = Carried()
-        self._present = np.zeros(count, np.int64)
+        self._complete = 0  # steps in which every parameter had a gradient
+        self._present = np.zeros(count, np.int64)  # and of the other steps, those of each
         self._nonfinite_loss: int | None = None
         # The step under way.
         self._stepped: set[int] = set()
         self._probe: FlowProbe | None = None
         self._block_tap: BlockTap | None = None
-        self._weights: list[torch.Tensor] = []
+        self._weights: Weights | None = None
         self._sampled: list[weakref.ref[torch.Tensor]] = []
         self._began = self._last = time.perf_counter()
         self._spent = 0.0
@@ -87,18 +94,15 @@ class Training:
 
     # -- set-up ---------------------------------------------------------------------------------
 
-    def _allocate(self, count: int, groups: int) -> None:
+    def _allocate(self, count: int) -> None:
         """The buffers of the hot path, made once."""
-        self._pass = make_pass(count)
-        self._out = np.empty((count, 5))
+        self._pass = make_pass(count + _INPUTS)
+        self._out = np.empty((count + _INPUTS, 5))
         # One row more than parameters: an optimizer's tensors that are not in the table end there.
         self._row = np.full((count + 1, 5), np.nan)
+        self._norms, self._bad = self._row[:-1, NORM], self._row[:-1, NONFINITE]
+        self._now = Step(self._row[:-1], self._out[:0])
         self._all = np.arange(count, dtype=np.intp)
-        self._lr = np.full(groups, np.nan)
-        self._loss_row = np.empty(1)
-        self._input = np.full(3, np.nan)
-        self._input_row = np.empty((1, 5))
-        self._input_pass = make_pass(1)
 
     def owns(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is a live parameter of this training."""
@@ -136,25 +140,12 @@ class Training:
         key = id(optimizer)
         if key in self._stepped:  # the others that share this training did not step
             self._commit(late=True)
-        if not self._stepped:
-            self._row.fill(np.nan)
         self.carried.at_step(self.step)
-        self._stepped.add(key)
         parameters = [p for g in groups for p in g["params"]]
-        order = self._order(key, parameters)
         gradients = [p.grad for p in parameters]
-        # The usual optimizer holds all parameters in the table's order: no detour for those.
-        direct = order is self._all
-        out = self._row[:-1] if direct else self._out[: len(gradients)]
-        self._pass(gradients, out)
-        scale = getattr(optimizer, "grad_scale", None)
-        if scale is not None:  # a fused optimizer under GradScaler sees scaled gradients
-            out[:, :3] /= float(scale)
-        if not direct:
-            self._row[order] = out
-        read_learning_rates(groups[: len(self._lr)], self._lr)
-        self._read_inputs()
-        tripped = self._gate.check(self._row[:-1, NORM], self._row[:-1, NONFINITE])
+        self._measure(self._order(key, parameters), gradients, optimizer, groups)
+        self._stepped.add(key)
+        tripped = self._gate.check(self._norms, self._bad)
         if self._probe is not None:
             self._finish_flow()
         if tripped is not None:
@@ -164,6 +155,33 @@ class Training:
             self._sampled = [weakref.ref(p) for p in parameters]
             self._weights = sample_weights(parameters)
             self._spent += time.perf_counter() - begin
+
+    def _measure(
+        self, order: np.ndarray, gradients: list[Any], optimizer: Any, groups: list[dict[str, Any]]
+    ) -> None:
+        """One pass over the gradients and the inputs, then the row of every quantity."""
+        raise_failure(self._tap)
+        inputs = self._tap.inputs[:_INPUTS] if self._tap is not None else []
+        count, size = len(gradients), len(gradients) + len(inputs)
+        if size > len(self._out):  # a group was added: what it trains is not in the table
+            self._out = np.empty((size, 5))
+        out = self._out[:size]
+        self._pass(gradients + inputs, out)
+        scale = getattr(optimizer, "grad_scale", None)
+        if scale is not None:  # a fused optimizer under GradScaler sees scaled gradients
+            out[:count, :3] /= float(scale)
+        if order is self._all:  # the usual optimizer holds the parameters in the table's order
+            self._row[:-1] = out[:count]
+        else:
+            if not self._stepped:
+                self._row.fill(np.nan)
+            self._row[order] = out[:count]
+        now = self._now
+        now.inputs, now.elements = out[count:], sum(t.numel() for t in inputs)
+        now.loss, now.groups = self.loss, groups
+        for name, measure in _MEASURES:
+            measure(now, self.ledger.rows[name])
+        now.groups = []  # nothing of the run's is kept between two steps
 
     def after_step(self, optimizer: Any, sharing: int = 1) -> None:
         """Note what the optimizer did; `sharing`: how many optimizers share this training."""
@@ -176,42 +194,30 @@ class Training:
 
     def note_updates(self, optimizer: Any) -> None:
         """Measure how far the weights moved since they were sampled, if they were."""
-        before, self._weights = self._weights, []
+        before, self._weights = self._weights, None
         parameters = [p for ref in self._sampled if (p := ref()) is not None]
-        if not before or len(parameters) != len(before):
+        if before is None or len(parameters) != len(before.sizes):
             return
         begin = time.perf_counter()
         row = np.full(len(self._tensors) + 1, np.nan)
         ratios = np.empty(len(parameters))
         update_ratios(before, parameters, ratios)
         row[self._order(id(optimizer), parameters)] = ratios
-        self.ledger.put(self.step, {"update_ratio": row[:-1]})
+        self.ledger.put(self.step, "update_ratio", row[:-1])
         self._last_sample = self.step
         self._spent += time.perf_counter() - begin
 
     def _order(self, key: int, parameters: list[torch.Tensor]) -> np.ndarray:
-        order = self._orders.get(key)
-        if order is None or len(order) != len(parameters):
-            known = [self._where.get(id(p), -1) for p in parameters]
-            order = np.array(known, np.intp)
-            if np.array_equal(order, self._all):
-                order = self._all
-            self._orders[key] = order
-        return order
-
-    def _read_inputs(self) -> None:
-        self._input.fill(np.nan)
-        tap = self._tap
-        raise_failure(tap)
-        if tap is None or not tap.inputs:
-            return
-        squares = largest = bad = count = 0.0
-        for tensor in tap.inputs[:8]:
-            self._input_pass([tensor.detach()], self._input_row)
-            norm, maxabs, _, nonfinite, _ = self._input_row[0].tolist()
-            squares, count = squares + norm * norm, count + tensor.numel()
-            largest, bad = max(largest, maxabs), bad + nonfinite
-        self._input[:] = (squares / max(count, 1.0)) ** 0.5, largest, bad
+        """For each of an optimizer's parameters its place in the table, -1 for a foreign one."""
+        known = self._orders.get(key)
+        ends = (id(parameters[0]), id(parameters[-1]), len(parameters)) if parameters else ()
+        if known is None or known.ends != ends:
+            places = np.array([self._where.get(id(p), -1) for p in parameters], np.intp)
+            self._trained.update(i for i in places.tolist() if i >= 0)
+            if np.array_equal(places, self._all):
+                places = self._all
+            known = self._orders[key] = _Order(places, ends)
+        return known.places
 
     # -- detail, bought from the time budget ----------------------------------------------------
 
@@ -263,7 +269,7 @@ class Training:
             "z": float(np.nanmax(z, initial=0.0)),
             "factor": float(np.nanmax(factor, initial=1.0)),
             "loss": self.loss,
-            "input": self._input.tolist(),
+            "input": self.ledger.rows["input"].tolist(),
         }
         same = self.ledger.alarms_of(kind)
         # A lost step is worth any price, once; a spike only what the budget holds.
@@ -301,31 +307,27 @@ class Training:
     def _commit(self, late: bool = False) -> None:
         """Close the step: one row into memory and one into the record, then get ready."""
         self._stepped.clear()
-        # NaN stands for "not seen", so a loss that is itself NaN is kept as infinite.
-        loss = self.loss
-        self._loss_row[0] = np.nan if loss is None else loss if np.isfinite(loss) else np.inf
-        if self._loss_row[0] == np.inf and self._nonfinite_loss is None:
+        loss = self._now.loss
+        lost = loss is not None and not math.isfinite(loss)
+        if lost and self._nonfinite_loss is None:
             self._nonfinite_loss = self.step
-        norms = self._row[:-1, NORM]
-        self._present += norms == norms
-        rows = {
-            "loss": self._loss_row,
-            "learning_rate": self._lr,
-            "input": self._input,
-            "gradient_norm": norms,
-            "gradient_detail": self._row[:-1, MAXABS:].reshape(-1),
-        }
+        if self._gate.calm:
+            self._complete += 1
+        else:
+            self._present += ~np.isnan(self._norms)
         if self._block_tap is not None and self._block_tap.installed:
             self._block_tap.remove()
             raise_failure(self._block_tap)
-            rows["block_scale"] = self._block_tap.out.reshape(-1)
-        self.ledger.put(self.step, rows)
+            self._spent += self._block_tap.seconds
+            self.ledger.put(self.step, "block_scale", self._block_tap.out.reshape(-1))
+        self.ledger.commit(self.step)
         if self._tap is not None:
             self._tap.clear(marked=late)
         self._prepare_next()
 
     def _prepare_next(self) -> None:
-        self._follow_gradient()
+        if self.step < 64 or self.step % _EVERY == 0:
+            self._follow_gradient()
         now = time.perf_counter()
         took = now - self._last
         self._typical = took if not self._typical else 0.9 * self._typical + 0.1 * took
@@ -339,12 +341,11 @@ class Training:
             self._spent += self._typical  # an instrumented step costs about one step more
             self._arm_flow()
         elif self._block_tap is not None and self._sampling():
-            self._spent += 1e-5 * len(self._blocks)
             self._block_tap.install()
 
     def _follow_gradient(self) -> None:
         """Follow one gradient that is not zero, which backward finds again unless it is zeroed."""
-        norms = self._row[:-1, NORM]
+        norms = self._norms
         if len(norms) and not norms[self._followed] > 0:
             self._followed = int(np.argmax(np.where(norms == norms, norms, -1.0)))
         if len(norms) and norms[self._followed] > 0:
@@ -362,22 +363,31 @@ class Training:
                 if part is not None:
                     part.remove()
             self._probe = self._tap = self._block_tap = None
-            self._weights, self._sampled = [], []
+            self._weights, self._sampled = None, []
 
     def case(self) -> Case:
         """What the rules may look at, as of now."""
         facts = Facts(
             steps=self.step,
             backwards=self.carried.backwards,
+            followed=self.carried.followed,
             carried=self.carried.steps,
             first_carried=self.carried.first,
-            present=tuple(self._present.tolist()),
-            trained=frozenset(i for order in self._orders.values() for i in order.tolist()),
+            present=tuple((self._present + self._complete).tolist()),
+            trained=frozenset(self._trained),
             optimizer=self.optimizer,
             nonfinite_loss=self._nonfinite_loss,
             ended=self.ended,
         )
         return self.ledger.case(facts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Where an optimizer's parameters stand in the table; `ends` tells when they have changed."""
+
+    places: np.ndarray
+    ends: tuple[int, ...]
 
 
 def _milestone(step: int) -> bool:

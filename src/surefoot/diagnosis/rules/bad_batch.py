@@ -12,7 +12,7 @@ update, against the steps before. A batch is blamed only if its input or its los
 **Remedies.** Look at the batch; skip outlying steps or clip. A lower learning rate makes the rest
 of the run worse and does not help.
 
-**Source.** SCIENCE.md section 8; REMEDIES.md findings 5 and 8.
+**Source.** Robust deviations (median and MAD) of the log norm; docs/thresholds.md.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ beside that of the first; and a loss that stays behind.
 **Remedies.** Residual connections, or a looks-linear initialisation. Another scale of the weights,
 clipping or warm-up do not help.
 
-**Source.** Cho & Saul 2009 (the kernel of a ReLU layer); SCIENCE.md sections 1.2 and 9.
+**Source.** Cho & Saul 2009 (the kernel of a ReLU layer); docs/thresholds.md.
 """
 
 from __future__ import annotations

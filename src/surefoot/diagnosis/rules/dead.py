@@ -13,7 +13,7 @@ units or a half is common and harmless.
 **Remedies.** Lower the learning rate if they died during training; otherwise re-initialise weights
 and biases, or use a leaky ReLU or GELU.
 
-**Source.** SCIENCE.md section 6 (73 % dead still trains) and 9.
+**Source.** Measured: a network with 73 % of a layer dead still trains; docs/thresholds.md.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ prediction.
 **Remedies.** Weights: Kaiming or orthogonal initialisation. Normalisation: residual connections
 around it. Clipping keeps the run alive and cures nothing.
 
-**Source.** Schoenholz et al. 2017; Yang et al. 2019 (batch norm); SCIENCE.md sections 2, 6 and 9.
+**Source.** Schoenholz et al. 2017; Yang et al. 2019 (batch norm); docs/thresholds.md.
 """
 
 from __future__ import annotations

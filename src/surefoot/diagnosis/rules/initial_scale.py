@@ -11,7 +11,7 @@ explode; they make outputs and attention scores absurd.
 
 **Remedies.** Initialise with a smaller standard deviation, 1/sqrt(fan-in) or 0.02 in transformers.
 
-**Source.** SCIENCE.md sections 2 and 6 (the isotropic gain of a matrix).
+**Source.** Definition of the isotropic gain of a matrix; docs/thresholds.md.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ against a constant prediction, and a run that does not learn. Raw pixels that tr
 
 **Remedies.** Standardise the input: subtract the mean, divide by the standard deviation.
 
-**Source.** SCIENCE.md sections 2 and 9.
+**Source.** Variance propagation (He et al. 2015); docs/thresholds.md.
 """
 
 from __future__ import annotations

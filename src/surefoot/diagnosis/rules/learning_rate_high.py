@@ -10,8 +10,8 @@ batches were, and no operation was undefined. A high ratio in a run that learns 
 
 **Remedies.** A lower learning rate, warm-up; clipping as insurance.
 
-**Source.** SCIENCE.md section 5; REMEDIES.md section 6 (2/lr at initialisation is no test: healthy
-networks begin above it).
+**Source.** Cohen et al. 2021 (a curvature of 2/lr is no test: healthy networks begin above it);
+docs/thresholds.md.
 """
 
 from __future__ import annotations

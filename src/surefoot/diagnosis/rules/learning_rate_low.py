@@ -10,7 +10,7 @@ has converged, or that is meant to be frozen, is no finding.
 
 **Remedies.** Raise the learning rate until the ratio is near 1e-3.
 
-**Source.** SCIENCE.md section 5.
+**Source.** Custom puts a healthy ratio near 1e-3; docs/thresholds.md.
 """
 
 from __future__ import annotations

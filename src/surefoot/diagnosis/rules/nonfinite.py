@@ -14,7 +14,7 @@ same operation in float64 stays finite.
 **Remedies.** Skip the step; mask or clamp the operation; compute it in float32. No clipping
 survives a NaN.
 
-**Source.** SCIENCE.md section 5; REMEDIES.md findings 6 and 7.
+**Source.** Definition: IEEE 754 arithmetic, the operation itself tried in float64.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ it overshoots, oscillates or diverges.
 place.
 
 **Evidence.** When backward begins, the gradient is the very tensor that the last step used, never
-written since: seen from its version counter, at how many steps. Accumulation over micro-batches
-does not do this (the optimizer does not step in between).
+written since: seen from its version counter, at the first 64 steps and at every eighth after them.
+Accumulation over micro-batches does not do this (the optimizer does not step in between).
 
 **Remedies.** Call `optimizer.zero_grad()` once for every step.
 
@@ -36,7 +36,7 @@ _ZERO = Remedy(
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the share of steps that began with the gradients of the step before."""
     facts = case.facts
-    if facts.steps < 3 or facts.carried < _SHARE * (facts.steps - 1):
+    if facts.followed < 2 or facts.carried < _SHARE * facts.followed:
         return
     result = outcome(case)
     learns = not result.short and result.skill is not None and not result.poor(0.5)
@@ -49,8 +49,8 @@ def judge(case: Case) -> Iterator[Finding]:
         last_step=facts.steps - 1,
         confidence=0.97,
         sentence=(
-            f"At {facts.carried} of {facts.steps - 1} steps, backward added to the gradients of "
-            f"the step before: they are never zeroed; {result.words()}."
+            f"At {facts.carried} of {facts.followed} steps looked at, backward added to the "
+            f"gradients of the step before: they are never zeroed; {result.words()}."
         ),
         evidence=(Evidence("steps that began with old gradients", facts.carried, "0"),),
         remedies=(_ZERO,),

@@ -15,7 +15,7 @@ it is said only of a run that does not learn.
 **Remedies.** Exploding: clip the norm, orthogonal recurrent weights. Vanishing: LSTM or GRU with a
 forget-gate bias of 1, orthogonal recurrent weights.
 
-**Source.** Pascanu, Mikolov & Bengio 2013; SCIENCE.md section 3.
+**Source.** Pascanu, Mikolov & Bengio 2013, section 2.
 """
 
 from __future__ import annotations

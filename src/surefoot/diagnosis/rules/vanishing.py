@@ -16,7 +16,7 @@ the same gets advice at most.
 activation: ReLU or GELU with the gain that belongs to it. Deep networks: residual connections.
 Clipping, warm-up or a larger learning rate do not help.
 
-**Source.** Schoenholz et al. 2017 (growth chi_1 a layer); SCIENCE.md sections 2, 6 and 9.
+**Source.** Schoenholz et al. 2017 (growth chi_1 a layer); docs/thresholds.md.
 """
 
 from __future__ import annotations

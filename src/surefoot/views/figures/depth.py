@@ -13,7 +13,7 @@ from surefoot.signals.flow import Call, Flow, TensorStats
 from surefoot.views.figures.rows import row_of
 from surefoot.views.figures.style import BLUE, GREEN, GREY, LIGHT, ORANGE, RED, log_axis, unique
 
-BAND = 0.87  # decades: L |ln chi| = 4, up to which all of 13 networks trained (SCIENCE.md 2.1, 9)
+BAND = 0.87  # decades: four depth scales, see docs/thresholds.md
 MIN_DECADES = 2.5  # of each axis: a flat profile looks flat
 Key = tuple[int, int]  # (layer, how many calls of it came before)
 

@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 from surefoot.record.data import RunData
 from surefoot.views.figures.rows import (
     edges,
-    found,
     layer_norms,
     layers_with,
     log10,
     nonfinite,
     row_of,
+    statistic,
     thin,
 )
 from surefoot.views.figures.style import (
@@ -76,7 +76,7 @@ def read(data: RunData) -> Grid | None:
 
     Zero and non-finite cells carry no number; `rows.nonfinite` says how the latter are known.
     """
-    series = found(data, "gradient_norm")
+    series = statistic(data, "norm")
     if series is None:
         return None
     rows = layers_with(data, series.high.shape[1])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from surefoot.findings import Finding
+from surefoot.kernels import STATISTICS
 from surefoot.record.data import RunData
 from surefoot.record.series import Series
 
@@ -70,33 +71,25 @@ def root_sum_squares(values: np.ndarray) -> np.ndarray:
     return norm
 
 
+def statistic(data: RunData, name: str) -> Series | None:
+    """One of `kernels.STATISTICS` of every parameter's gradient [T, P], None if never measured."""
+    series = found(data, "gradient")
+    pick = slice(STATISTICS.index(name), None, len(STATISTICS))
+    return series.columns(pick) if series is not None else None
+
+
 def nonfinite(data: RunData, rows: Sequence[int], steps: np.ndarray) -> np.ndarray:
     """Whether any gradient element of a layer was not finite, [T, L], in buckets ending at steps.
 
-    "gradient_norm" leaves such elements out, so it cannot say. By the counts in "gradient_detail";
-    without it by the alarms, and by the losses that were not finite, whose gradients are not.
+    The norm leaves such elements out, so it cannot say.
     """
     mask = np.zeros((len(steps), len(rows)), bool)
-    detail = found(data, "gradient_detail")
-    if detail is not None:
-        counts = np.nan_to_num(detail.high[:, 2::4])  # maxabs, mean, nonfinite, zeros
-        place = np.searchsorted(steps, detail.steps)
-        at, row = np.nonzero((layer_norms(data, counts, rows) > 0) & (place < len(steps))[:, None])
+    counts = statistic(data, "nonfinite")
+    if counts is not None:
+        of_layers = layer_norms(data, np.nan_to_num(counts.high), rows)
+        place = np.searchsorted(steps, counts.steps)
+        at, row = np.nonzero((of_layers > 0) & (place < len(steps))[:, None])
         mask[place[at], row] = True
-        return mask
-    place_of = {layer: i for i, layer in enumerate(rows)}
-    owners = dict(enumerate(p.layer for p in data.layers.parameters))
-    for event in data.events:
-        bucket = int(np.searchsorted(steps, event.step))
-        if event.detail.get("kind") == "nonfinite" and bucket < len(steps):
-            named = event.detail.get("parameters")
-            indices = named if isinstance(named, list | tuple) else ()
-            layers = {owners.get(p, -1) for p in indices if isinstance(p, int)}
-            mask[bucket, [place_of[layer] for layer in layers & place_of.keys()]] = True
-    loss = found(data, "loss")
-    if loss is not None:
-        lost = np.searchsorted(steps, loss.steps[np.isinf(loss.high[:, 0])])
-        mask[lost[lost < len(steps)]] = True
     return mask
 
 

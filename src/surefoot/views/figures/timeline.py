@@ -10,7 +10,14 @@ from plotly.subplots import make_subplots
 
 from surefoot.record.data import RunData
 from surefoot.record.series import Series
-from surefoot.views.figures.rows import found, layers_with, nonfinite, root_sum_squares, thin
+from surefoot.views.figures.rows import (
+    found,
+    layers_with,
+    nonfinite,
+    root_sum_squares,
+    statistic,
+    thin,
+)
 from surefoot.views.figures.style import (
     GREY,
     LIGHT,
@@ -77,7 +84,7 @@ def _loss(data: RunData) -> Panel | None:
     if series is None:
         return None
     series = thin(series, POINTS)
-    return Panel("loss", [("loss", _column(series, 0))], _spans_decades(series))
+    return Panel("loss", [("loss", series)], _spans_decades(series))
 
 
 def _learning_rate(data: RunData) -> Panel | None:
@@ -87,7 +94,7 @@ def _learning_rate(data: RunData) -> Panel | None:
     series = thin(series, POINTS)
     curves: list[tuple[str, Series]] = []
     for group in range(series.last.shape[1]):
-        column = _column(series, group)
+        column = series.columns(slice(group, group + 1))
         if not any(np.array_equal(column.last, c.last, equal_nan=True) for _, c in curves):
             curves.append((f"group {group}", column))
     return Panel("learning rate", curves[:GROUPS], _spans_decades(series))
@@ -99,7 +106,7 @@ def _gradient(data: RunData) -> Panel | None:
     In a thinned bucket, low and high are bounds: the parameters' extremes need not have come in
     the same step.
     """
-    series = found(data, "gradient_norm")
+    series = statistic(data, "norm")
     if series is None:
         return None
     series = thin(series, POINTS)
@@ -108,11 +115,6 @@ def _gradient(data: RunData) -> Panel | None:
     high[broken] = last[broken] = np.inf
     one = Series(series.steps, low[:, None], high[:, None], last[:, None])
     return Panel("gradient norm", [("all layers", one)], True)
-
-
-def _column(series: Series, column: int) -> Series:
-    pick = slice(column, column + 1)
-    return Series(series.steps, series.low[:, pick], series.high[:, pick], series.last[:, pick])
 
 
 def _usable(values: np.ndarray, logarithmic: bool = False) -> np.ndarray:

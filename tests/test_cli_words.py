@@ -1,0 +1,184 @@
+"""The words of the command line: what is understood, and what is answered."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import ClassVar
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from cli_fixture import ENVIRONMENT
+from surefoot.cli import cli
+from surefoot.run import Options
+
+
+def options(*arguments: str) -> Options:
+    """What `surefoot run ...` understood."""
+    result = cli.main(["run", *arguments], prog_name="surefoot", standalone_mode=False)
+    assert isinstance(result, Options)
+    return result
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("")
+    return "train.py"
+
+
+class TestWords:
+    """What is typed, and what is answered to what cannot be meant."""
+
+    def test_everything_after_the_script_is_the_scripts(self, script: str) -> None:
+        words = ["--json", "x", "-m", "--runs", "--", "--help", "", "-"]
+        got = options("--quiet", script, *words)
+        assert got.quiet
+        assert got.json is None
+        assert got.arguments == tuple(words)
+
+    def test_everything_after_the_module_is_the_modules(self) -> None:
+        got = options("--name", "a", "-m", "project.train", "--name", "b", "-m", "c")
+        assert (got.program.target, got.name) == ("project.train", "a")
+        assert got.arguments == ("--name", "b", "-m", "c")
+
+    def test_defaults(self, script: str) -> None:
+        got = options(script)
+        assert got == Options(program=got.program)
+        assert got.runs == Path("runs")
+        assert got.record
+        assert got.fail_on is None
+
+    def test_surface_is_frozen(self) -> None:
+        """A new command or option is a deliberate change of this list."""
+        surface = {
+            name: sorted(p.opts[0] for p in command.params)
+            for name, command in cli.commands.items()
+        }
+        assert surface == {
+            "run": [
+                "--fail-on", "--ignore", "--json", "--name", "--no-record", "--quiet", "--runs",
+                "-m", "arguments", "script",
+            ],
+            "report": ["-o", "run"],
+            "explain": ["rule"],
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["run"], "Missing argument 'SCRIPT'"),
+            (["run", "-m"], "Missing argument 'SCRIPT'"),
+            (["run", "trian.py"], "Did you mean train.py?"),
+            (["run", "--json", "-", "train.py"], "standard output belongs to the script"),
+            (["run", "--name", "a/b", "train.py"], "the name of one folder"),
+            (["run", "--name", "..", "train.py"], "the name of one folder"),
+            (["run", "--fail-on", "bad", "train.py"], "'advice', 'harmful', 'fatal'"),
+            (["run", "--fial-on", "fatal", "train.py"], "--fail-on"),
+        ],
+    )
+    def test_bad_words(self, script: str, words: list[str], message: str) -> None:
+        with pytest.raises(click.ClickException) as caught:
+            cli.main(words, prog_name="surefoot", standalone_mode=False)
+        assert message in caught.value.format_message()
+        assert caught.value.exit_code == 2
+
+    def test_errors_through_the_real_door(self, script: str) -> None:
+        """Status 2, words on stderr, nothing on stdout, and no torch behind it."""
+        code = "import sys; sys.modules['torch'] = None; from surefoot.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, "run", "trian.py"],
+            env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "can't open file" in done.stderr
+        assert "Did you mean train.py?" in done.stderr
+
+    @pytest.mark.parametrize("words", [["--version"], ["--help"], ["run", "--help"]])
+    def test_answers_without_torch(self, words: list[str]) -> None:
+        code = "import sys; sys.modules['torch'] = None; from surefoot.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "surefoot" in done.stdout
+
+    def test_unknown_rule(self, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("surefoot.cli._known_rules", lambda: ["SF101", "SF102"])
+        with pytest.raises(click.BadParameter, match=r"no rule SF999\. Known rules: SF101, SF102"):
+            options("--ignore", "SF999", "--ignore", "SF101", script)
+        assert options("--ignore", "SF101", "--ignore", "SF102", script).ignore == (
+            "SF101",
+            "SF102",
+        )
+
+    def test_rules_that_cannot_be_asked_for(
+        self, script: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("surefoot.cli._known_rules", lambda: [])
+        assert options("--ignore", "SF999", script).ignore == ("SF999",)
+
+
+def fake_modules(monkeypatch: pytest.MonkeyPatch, **modules: dict[str, object]) -> None:
+    for name, members in modules.items():
+        fake = types.ModuleType(f"surefoot.{name.replace('__', '.')}")
+        vars(fake).update(members)
+        monkeypatch.setitem(sys.modules, fake.__name__, fake)
+
+
+class TestReportAndExplain:
+    """The two commands that read and print."""
+
+    RULE: ClassVar = {"id": "SF101", "title": "They vanish", "page": "\n**What.** Shrinking.\n"}
+
+    class RecordError(Exception):
+        pass
+
+    @pytest.fixture(autouse=True)
+    def _fakes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def read_run(folder: Path) -> str:
+            if not folder.exists():
+                raise self.RecordError(f"{folder} is no run folder")
+            return "data"
+
+        fake_modules(
+            monkeypatch,
+            record={"read_run": read_run, "RecordError": self.RecordError},
+            views__report={"save_report": lambda data, path: Path(path).write_text(data)},
+            diagnosis={"RULES": {"SF101": types.SimpleNamespace(**self.RULE)}},
+        )
+
+    def test_report(self, tmp_path: Path) -> None:
+        result = CliRunner().invoke(cli, ["report", str(tmp_path)])
+        assert (result.exit_code, result.output) == (0, f"{tmp_path / 'report.html'}\n")
+        assert (tmp_path / "report.html").read_text() == "data"
+
+    def test_report_elsewhere(self, tmp_path: Path) -> None:
+        result = CliRunner().invoke(cli, ["report", str(tmp_path), "-o", str(tmp_path / "x.html")])
+        assert result.exit_code == 0
+        assert (tmp_path / "x.html").exists()
+
+    def test_no_such_run(self, tmp_path: Path) -> None:
+        result = CliRunner().invoke(cli, ["report", str(tmp_path / "none")])
+        assert result.exit_code == 1
+        assert "none is no run folder" in result.output
+
+    def test_no_place_for_the_report(self, tmp_path: Path) -> None:
+        place = tmp_path / "gone" / "x.html"
+        result = CliRunner().invoke(cli, ["report", str(tmp_path), "-o", str(place)])
+        assert result.exit_code == 1
+        assert f"cannot write {place}" in result.output
+
+    def test_explain(self) -> None:
+        result = CliRunner().invoke(cli, ["explain", "sf101"])
+        assert result.output == "# SF101: They vanish\n\n**What.** Shrinking.\n"
+
+    def test_explain_unknown(self) -> None:
+        result = CliRunner().invoke(cli, ["explain", "SF9"])
+        assert result.exit_code == 2
+        assert "Known rules: SF101" in result.output
