@@ -33,6 +33,7 @@ FLOORS = {
     "environment": 2,
     "kernels": 1,
     "layers": 1,
+    "files": 1,
     "findings": 1,
     "forks": 1,
     "script": 1,

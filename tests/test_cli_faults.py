@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cli_fixture import Stage, ill
+from surefoot.files import replace_text
 from surefoot.findings import Cause, Finding, Pathology, Report, Severity
-from surefoot.run import replace_text
 
 
 @pytest.fixture

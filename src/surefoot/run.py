@@ -31,6 +31,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO
 
+from surefoot.files import replace_text
 from surefoot.findings import Report, Severity
 from surefoot.script import Outcome, Program, execute, leave, working_directory
 from surefoot.version import VERSION
@@ -373,21 +374,3 @@ def _in_a_line(error: BaseException) -> str:
 def _gist(report: Report) -> str:
     root = report.root
     return root.sentence if root is not None else " ".join(report.missing)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all; a pipe or a device is simply written to.
-
-    Raises OSError as `open` does.
-    """
-    target = path.resolve()
-    if target.exists() and not target.is_file():
-        target.write_text(text, encoding="utf-8", errors="backslashreplace")
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

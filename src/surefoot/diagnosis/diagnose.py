@@ -8,7 +8,7 @@ does not begin before it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -75,9 +75,16 @@ def _later_than_any(finding: Finding, roots: list[Finding]) -> bool:
     return any(r.first_step <= finding.last_step and r.cause in _OWN_CAUSE for r in roots)
 
 
-def merge(reports: list[Report], missing: list[str], version: str) -> Report:
-    """One report over all the trainings of a process; `steps` is the longest one's."""
-    findings = [f for r in reports for f in r.findings]
+def merge(reports: Mapping[str, Report], missing: list[str], version: str) -> Report:
+    """One report over all the trainings of a process, by title; `steps` is the longest one's.
+
+    Of several trainings each finding says whose it is: their layers may have the same names.
+    """
+    findings = [
+        replace(f, sentence=f"In {title}: {f.sentence}") if len(reports) > 1 else f
+        for title, report in reports.items()
+        for f in report.findings
+    ]
     findings.sort(key=lambda f: (not f.root, -f.severity.rank, f.first_step))
-    steps = max((r.steps for r in reports), default=0)
+    steps = max((r.steps for r in reports.values()), default=0)
     return Report(tuple(findings), steps, tuple(missing), version)

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from surefoot.diagnosis.case import Case
 from surefoot.layers import Kind, LayerTable
 from surefoot.probes.blocks import choose_blocks
 from surefoot.signals.flow import Call, Flow
@@ -90,6 +91,12 @@ class Profile:
         if abs(deviation) < max(0.7, 6 * scale):
             return None
         return worst, deviation
+
+
+def first_profile(case: Case) -> Profile | None:
+    """The profile of the run's first instrumented step (computed once a case)."""
+    flow = case.first
+    return case.once("profile", lambda: profile(flow, case.layers) if flow is not None else None)
 
 
 def profile(flow: Flow, layers: LayerTable) -> Profile | None:

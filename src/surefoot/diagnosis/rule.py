@@ -57,10 +57,13 @@ def _bad(result: Outcome) -> Severity:
 
 
 def times(decades: float) -> str:
-    """A growth in decades as a factor in words: 0.6 -> '4.0x'."""
-    factor = 10 ** min(abs(decades), 12)
-    return (
-        f"{factor:.2g}x"
-        if factor < 100
-        else f"{factor:.0e}x".replace("e+0", "e").replace("e+", "e")
-    )
+    """A growth in decades as a factor in words.
+
+    >>> times(0.6), times(-16.8), times(58)
+    ('4x', '6e16x', 'over 1e30x')
+    """
+    if abs(decades) > 30:  # next to nothing is left, or it is zero
+        return "over 1e30x"
+    factor = 10 ** abs(decades)
+    words = f"{factor:.2g}" if factor < 100 else f"{factor:.0e}"
+    return words.replace("e+0", "e").replace("e+", "e") + "x"

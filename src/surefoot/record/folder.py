@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from surefoot.files import replace_text
 from surefoot.findings import Report, Verdict
 from surefoot.record.database import DATABASE, open_reader
 from surefoot.record.schema import RecordError
@@ -115,18 +116,7 @@ def _verdict(path: Path, connection: sqlite3.Connection) -> Verdict | None:
 
 def write_report(folder: Path, report: Report) -> None:
     """Write run.json whole or not at all; raises OSError, and ValueError for what is not JSON."""
-    text = report.dumps()
-    draft = folder / f".{REPORT}.{os.getpid()}"
-    try:
-        # What UTF-8 cannot hold (half a surrogate pair) becomes the JSON escape of itself.
-        with open(draft, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, folder / REPORT)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    replace_text(folder / REPORT, report.dumps() + "\n", sync=True)
 
 
 def read_report(folder: Path) -> Report | None:

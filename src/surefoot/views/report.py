@@ -21,6 +21,7 @@ from plotly import graph_objects as go
 from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
+from surefoot.files import replace_text
 from surefoot.findings import Report, Verdict
 from surefoot.record.data import RunData
 from surefoot.views import words
@@ -53,13 +54,7 @@ def save_report(data: RunData, path: str | Path) -> Path:
     be written.
     """
     target = Path(path).absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.part")
-    try:
-        draft.write_text(render_report(data), encoding="utf-8")
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
+    replace_text(target, render_report(data))
     return target
 
 

@@ -6,6 +6,7 @@ rules. Whatever goes wrong inside is logged once, and the session steps aside.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import weakref
@@ -54,6 +55,7 @@ class Session:
         self._ignore = frozenset(ignore)
         self._environment = {**describe(), **(environment or {})}
         self._adopt = adopt
+        self._indices = itertools.count()
         self._patches = Patches(self)
         self._writer: Writer | None = None
         self._of: dict[int, tuple[weakref.ref[Any], Training]] = {}
@@ -119,16 +121,18 @@ class Session:
 
     def report(self) -> Report:
         """The verdict on what was seen so far."""
-        reports = [diagnose(t.case(), self._ignore) for t in self.trainings]
-        missing = self._missing()
-        return merge(reports, missing, self._environment.get("surefoot", ""))
+        reports = {t.title: diagnose(t.case(), self._ignore) for t in self.trainings}
+        return merge(reports, self._missing(), self._environment.get("surefoot", ""))
 
     def data(self, training: int | None = None) -> RunData | None:
-        """The longest training (or the one asked for) as data for the views; None without any."""
+        """The training in most trouble (or the one asked for) as data for the views, or None.
+
+        Of several in the same trouble it is the longest.
+        """
         if not self.trainings:
             return None
         if training is None:
-            chosen = max(self.trainings, key=lambda t: t.step)
+            chosen = max(self.trainings, key=self._trouble)
         else:
             chosen = self.trainings[training]
         case = chosen.case()
@@ -137,6 +141,10 @@ class Session:
         return RunData(
             name, report, case.layers, case.series, case.flows, case.alarms, self._environment
         )
+
+    def _trouble(self, training: Training) -> tuple[int, int]:
+        worst = diagnose(training.case(), self._ignore).worst()
+        return (-1 if worst is None else worst.rank), training.step
 
     def _missing(self) -> list[str]:
         if self._error is not None:
@@ -167,9 +175,10 @@ class Session:
             training = None
         if training is None:
             groups = len(optimizer.param_groups)
-            training = Training(len(self.trainings), models, trained, self._writer, groups)
+            training = Training(next(self._indices), models, trained, self._writer, groups)
             self.trainings.append(training)
         training.optimizer = type(optimizer).__name__
+        self._of = {key: known for key, known in self._of.items() if known[0]() is not None}
         self._of[id(optimizer)] = (weakref.ref(optimizer), training)
         return training
 
@@ -244,7 +253,7 @@ class Session:
         leaves = [p for t in losses for p in leaf_parameters(t)]
         if leaves:
             models = find_roots(leaves)
-            self._manual = Training(len(self.trainings), models, leaves, self._writer)
+            self._manual = Training(next(self._indices), models, leaves, self._writer)
             self._manual.optimizer = "none of torch.optim"
             self.trainings.append(self._manual)
 

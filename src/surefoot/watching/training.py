@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,8 @@ class Training:
         self._modules = [weakref.ref(m) for m in modules]
         self._tensors = [weakref.ref(t) for t in tensors]
         self._where = {id(t): i for i, t in enumerate(tensors)}
-        self._orders: dict[int, _Order] = {}
+        # For each optimizer where its parameters stand, and what tells when they have changed.
+        self._orders: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}
         self._trained: set[int] = set()
         self._blocks = choose_blocks(self.layers)
         counts = {Axis.GROUP: groups, Axis.PARAMETER: count, Axis.BLOCK: len(self._blocks)}
@@ -92,6 +92,11 @@ class Training:
         )
         self._arm_flow()
 
+    @property
+    def title(self) -> str:
+        """What tells it from the others of its process."""
+        return f"{self.layers.model} (training {self.index + 1})"
+
     # -- set-up ---------------------------------------------------------------------------------
 
     def _allocate(self, count: int) -> None:
@@ -106,13 +111,16 @@ class Training:
 
     def owns(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is a live parameter of this training."""
-        return any(
-            (i := self._where.get(id(t))) is not None and self._tensors[i]() is t for t in tensors
-        )
+        return any(self._place(t) >= 0 for t in tensors)
 
     def lacks(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is not in the table."""
-        return any(id(t) not in self._where for t in tensors)
+        return any(self._place(t) < 0 for t in tensors)
+
+    def _place(self, tensor: torch.Tensor) -> int:
+        """Where a parameter stands in the table, -1 for a foreign one (ids are used again)."""
+        i = self._where.get(id(tensor), -1)
+        return i if i >= 0 and self._tensors[i]() is tensor else -1
 
     def live_parameters(self) -> list[torch.Tensor]:
         """The parameters that still exist, for trainings without an optimizer of torch's."""
@@ -209,15 +217,15 @@ class Training:
 
     def _order(self, key: int, parameters: list[torch.Tensor]) -> np.ndarray:
         """For each of an optimizer's parameters its place in the table, -1 for a foreign one."""
-        known = self._orders.get(key)
+        places, known = self._orders.get(key, (self._all, None))
         ends = (id(parameters[0]), id(parameters[-1]), len(parameters)) if parameters else ()
-        if known is None or known.ends != ends:
-            places = np.array([self._where.get(id(p), -1) for p in parameters], np.intp)
+        if known != ends:
+            places = np.array([self._place(p) for p in parameters], np.intp)
             self._trained.update(i for i in places.tolist() if i >= 0)
             if np.array_equal(places, self._all):
                 places = self._all
-            known = self._orders[key] = _Order(places, ends)
-        return known.places
+            self._orders[key] = places, ends
+        return places
 
     # -- detail, bought from the time budget ----------------------------------------------------
 
@@ -380,14 +388,6 @@ class Training:
             ended=self.ended,
         )
         return self.ledger.case(facts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """Where an optimizer's parameters stand in the table; `ends` tells when they have changed."""
-
-    places: np.ndarray
-    ends: tuple[int, ...]
 
 
 def _milestone(step: int) -> bool:

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
-from surefoot.diagnosis.profile import profile
+from surefoot.diagnosis.profile import first_profile
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology
 
@@ -33,8 +33,7 @@ _DEPTH = 10  # weighted layers: a shallower network is not collapsed by depth
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
-    flow = case.first
-    seen = profile(flow, case.layers) if flow is not None else None
+    flow, seen = case.first, first_profile(case)
     if flow is None or seen is None or seen.residual or seen.depth < _DEPTH:
         return
     weighted = [

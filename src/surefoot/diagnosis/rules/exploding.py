@@ -21,58 +21,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.growth import growth
 from surefoot.diagnosis.outcome import outcome
-from surefoot.diagnosis.profile import Profile, forward_explosion, profile
-from surefoot.diagnosis.rule import Rule, bad_severity, gauge_severity, times
+from surefoot.diagnosis.profile import Profile, first_profile, forward_explosion
+from surefoot.diagnosis.rule import Rule, bad_severity, times
 from surefoot.findings import Cause, Evidence, Finding, Pathology
 from surefoot.signals.flow import Flow
+
+_BECAUSE = {
+    Cause.WEIGHTS_TOO_LARGE: "the weights are too large",
+    Cause.NORMALIZATION_WITHOUT_SKIP: (
+        "normalisation without skip connections rescales every layer's gradient upwards"
+    ),
+    Cause.UNBOUNDED_ACTIVATION: "the activation's slope is above one",
+}
 
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
     flow = case.first
-    seen = profile(flow, case.layers) if flow is not None else None
-    if flow is None:
-        return
-    if seen is None:
+    if flow is not None and first_profile(case) is None:
         yield from _forward(case, flow)
-        return
-    decades, alone = seen.gauge(1)
-    severity = gauge_severity(case, decades, alone)
-    if severity is None:
-        return
-    gap, lone = _origin(seen, alone)
-    cause = Cause.WEIGHTS_TOO_LARGE if lone else _cause(seen)
-    stage = seen.stages[gap]
-    layer = stage.weight_layer if stage.weight_layer is not None else stage.layer
-    name, first = case.layers.title(layer), case.layers.title(seen.stages[0].layer)
-    victims = [case.layers.title(s.layer) for s in seen.stages[: gap + 1] if s.layer != layer]
-    rate = stage.step if lone else seen.per_layer
-    where = f"at {name} alone" if lone else f"a layer from {name} down to {first}"
-    target = (
-        name if lone else prescriptions.pattern([case.layers.title(s.layer) for s in seen.stages])
-    )
-    yield Finding(
-        rule=RULE.id,
-        pathology=Pathology.EXPLODING,
-        cause=cause,
-        layer=name,
-        victims=tuple(victims),
-        severity=severity,
-        first_step=flow.step,
-        last_step=case.facts.steps - 1,
-        confidence=float(np.clip(0.5 + 0.15 * decades, 0.6, 0.99)),
-        sentence=(
-            f"Gradients grow {times(rate)} {where}, {times(seen.growth)} in all: "
-            f"{_BECAUSE[cause]}; {outcome(case).words()}."
-        ),
-        evidence=_evidence(seen, flow.step),
-        remedies=prescriptions.for_depth(cause, target, seen.depth, stage.function),
-    )
+    found = growth(case, 1, 0.03)
+    if found is not None:
+        cause = Cause.WEIGHTS_TOO_LARGE if found.lone else _cause(found.seen)
+        because = _BECAUSE[cause]
+        yield found.finding(RULE.id, Pathology.EXPLODING, cause, because, by_weights=True)
 
 
 def _forward(case: Case, flow: Flow) -> Iterator[Finding]:
@@ -106,15 +82,6 @@ def _forward(case: Case, flow: Flow) -> Iterator[Finding]:
     )
 
 
-_BECAUSE = {
-    Cause.WEIGHTS_TOO_LARGE: "the weights are too large",
-    Cause.NORMALIZATION_WITHOUT_SKIP: (
-        "normalisation without skip connections rescales every layer's gradient upwards"
-    ),
-    Cause.UNBOUNDED_ACTIVATION: "the activation's slope is above one",
-}
-
-
 def _cause(seen: Profile) -> Cause:
     inner = seen.stages[:-1]
     weights = sum(s.weights for s in inner)
@@ -125,32 +92,6 @@ def _cause(seen: Profile) -> Cause:
     if activation > 0.5 * seen.growth and activation > weights:
         return Cause.UNBOUNDED_ACTIVATION
     return Cause.WEIGHTS_TOO_LARGE
-
-
-def _origin(seen: Profile, alone: bool) -> tuple[int, bool]:
-    """(gap where the growth starts, coming from the output; whether it alone is to blame)."""
-    culprit = seen.culprit()
-    if alone and culprit is not None:
-        return culprit[0], True
-    growing = [i for i, s in enumerate(seen.stages[:-1]) if s.step > 0.03]
-    return (max(growing) if growing else len(seen.stages) - 2), False
-
-
-def _evidence(seen: Profile, step: int) -> tuple[Evidence, ...]:
-    inner = seen.stages[:-1]
-
-    def median(part: str) -> float:
-        return float(np.median([getattr(s, part) for s in inner]))
-
-    expected = {"weights": "0 to 0.15", "activation": "-0.15 to 0", "normalization": "near 0"}
-    return (
-        Evidence("gradient growth to the first layer, decades", seen.growth, "-0.87 to 0.87", step),
-        Evidence("growth a layer, decades", seen.per_layer, "near 0", step),
-        *(
-            Evidence(f"part of the {part} a layer, decades", median(part), expected[part], step)
-            for part in ("weights", "activation", "normalization")
-        ),
-    )
 
 
 RULE = Rule("SF102", "Exploding gradients", __doc__ or "", judge)

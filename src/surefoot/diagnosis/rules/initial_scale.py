@@ -22,7 +22,7 @@ import numpy as np
 
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome, trivial_loss
-from surefoot.diagnosis.profile import profile
+from surefoot.diagnosis.profile import first_profile
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
 from surefoot.signals.flow import Call
@@ -42,7 +42,7 @@ def judge(case: Case) -> Iterator[Finding]:
     flow, trivial, result = case.first, trivial_loss(case), outcome(case)
     if flow is None or trivial is None or not flow.loss.get("value"):
         return
-    seen = profile(flow, case.layers)
+    seen = first_profile(case)
     if seen is not None and not seen.residual and seen.gauge(1)[0] >= 0.87:
         return  # a plain chain shows it in its depth profile, with the layer
     ratio = float(flow.loss["value"]) / trivial

@@ -1,0 +1,106 @@
+"""What the rules on growth over depth share: from a depth profile to a finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from surefoot.diagnosis import prescriptions
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.profile import Profile, Stage, first_profile
+from surefoot.diagnosis.rule import gauge_severity, times
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
+
+_PARTS = {"weights": "0 to 0.15", "activation": "-0.15 (ReLU) to 0", "normalization": "near 0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """A depth profile out of balance. sign: 1 where gradients grow towards the input, -1 where
+    they shrink; gap: index of the stage where that starts, coming from the output; lone: whether
+    that one layer is to blame alone.
+    """
+
+    case: Case
+    seen: Profile
+    sign: int
+    decades: float
+    severity: Severity
+    gap: int
+    lone: bool
+    step: int
+
+    @property
+    def stage(self) -> Stage:
+        """Where it starts."""
+        return self.seen.stages[self.gap]
+
+    def finding(
+        self, rule: str, pathology: Pathology, cause: Cause, because: str, *, by_weights: bool
+    ) -> Finding:
+        """The finding; `by_weights` names the layer whose weights act, else the one acted upon."""
+        seen, stage, title = self.seen, self.stage, self.case.layers.title
+        layer = stage.weight_layer if by_weights else stage.layer
+        layer = stage.layer if layer is None else layer
+        name, names = title(layer), [title(s.layer) for s in seen.stages]
+        verb = "grow" if self.sign > 0 else "shrink"
+        where = f"at {name} alone" if self.lone else f"a layer from {name} down to {names[0]}"
+        rate = stage.step if self.lone else seen.per_layer
+        target = name if self.lone else prescriptions.pattern(names)
+        return Finding(
+            rule=rule,
+            pathology=pathology,
+            cause=cause,
+            layer=name,
+            victims=tuple(title(s.layer) for s in seen.stages[: self.gap + 1] if s.layer != layer),
+            severity=self.severity,
+            first_step=self.step,
+            last_step=self.case.facts.steps - 1,
+            confidence=float(np.clip(0.5 + 0.15 * self.decades, 0.6, 0.99)),
+            sentence=(
+                f"Gradients {verb} {times(rate)} {where}, {times(seen.growth)} in all: {because}; "
+                f"{outcome(self.case).words()}."
+            ),
+            evidence=self._evidence(),
+            remedies=prescriptions.for_depth(cause, target, seen.depth, stage.function),
+        )
+
+    def _evidence(self) -> tuple[Evidence, ...]:
+        seen, inner = self.seen, self.seen.stages[:-1]
+        whole = "gradient growth to the first layer, decades"
+        rows = [
+            Evidence(whole, seen.growth, "-0.87 to 0.87", self.step),
+            Evidence("growth a layer, decades", seen.per_layer, "near 0", self.step),
+        ]
+        for part, expected in _PARTS.items():
+            median = float(np.median([getattr(s, part) for s in inner]))
+            rows.append(
+                Evidence(f"part of the {part} a layer, decades", median, expected, self.step)
+            )
+        skill = outcome(self.case).skill
+        if skill is not None:
+            rows.append(Evidence("loss gained on the trivial predictor, share", skill, "> 0.5"))
+        return tuple(rows)
+
+
+def growth(case: Case, sign: int, least: float) -> Growth | None:
+    """What the first instrumented step shows, None if it is in balance or does no harm.
+
+    least: decades a layer from which on a layer counts as one that takes part.
+    """
+    flow, seen = case.first, first_profile(case)
+    if flow is None or seen is None:
+        return None
+    decades, alone = seen.gauge(sign)
+    severity = gauge_severity(case, decades, alone)
+    if severity is None:
+        return None
+    culprit = seen.culprit()
+    if alone and culprit is not None:
+        gap, lone = culprit[0], True
+    else:
+        part = [i for i, s in enumerate(seen.stages[:-1]) if sign * s.step > least]
+        gap, lone = (max(part) if part else len(seen.stages) - 2), False
+    return Growth(case, seen, sign, decades, severity, gap, lone, flow.step)
