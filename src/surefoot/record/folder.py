@@ -116,6 +116,8 @@ def _verdict(path: Path, connection: sqlite3.Connection) -> Verdict | None:
 
 def write_report(folder: Path, report: Report) -> None:
     """Write run.json whole or not at all; raises OSError, and ValueError for what is not JSON."""
+    if not folder.is_dir():  # a folder that the user has deleted stays away
+        raise FileNotFoundError(f"the run folder {folder} is gone")
     replace_text(folder / REPORT, report.dumps() + "\n", sync=True)
 
 

@@ -56,6 +56,7 @@ class Thinned:
         if capacity < 2 or capacity % 2:
             raise ValueError(f"expected an even capacity of at least 2, got {capacity}")
         self._stack = np.empty((3, capacity, columns), np.float32)  # low, high, last
+        self._stack.fill(np.nan)  # a page touched for the first time costs as much as the row
         self._steps = np.zeros(capacity, np.int64)
         self._used = 0  # buckets begun
         self._filled = 0  # rows in the newest bucket
