@@ -68,6 +68,7 @@ PUBLIC = {
     "Cause",
     "Evidence",
     "Finding",
+    "Gain",
     "Pathology",
     "Remedy",
     "Report",
@@ -75,6 +76,7 @@ PUBLIC = {
     "Verdict",
     "Watch",
     "__version__",
+    "gain",
     "watch",
 }
 COMMANDS = {

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from surefoot.findings import Report as Report
     from surefoot.findings import Severity as Severity
     from surefoot.findings import Verdict as Verdict
+    from surefoot.theory.gain import Gain as Gain
+    from surefoot.theory.gain import gain as gain
     from surefoot.watching.watch import Watch as Watch
     from surefoot.watching.watch import watch as watch
 
@@ -33,8 +35,10 @@ _FINDINGS = [
     "Severity",
     "Verdict",
 ]
-_HOMES = dict.fromkeys(_FINDINGS, "surefoot.findings") | dict.fromkeys(
-    ["Watch", "watch"], "surefoot.watching.watch"
+_HOMES = (
+    dict.fromkeys(_FINDINGS, "surefoot.findings")
+    | dict.fromkeys(["Gain", "gain"], "surefoot.theory.gain")
+    | dict.fromkeys(["Watch", "watch"], "surefoot.watching.watch")
 )
 __all__ = ["__version__", *_HOMES]
 
