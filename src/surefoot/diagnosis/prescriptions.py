@@ -39,6 +39,12 @@ SKIP_STEP = Remedy(
     "a step that is not taken cannot poison the weights; no clipping survives a NaN",
     "if torch.isfinite(loss): loss.backward(); optimizer.step()",
 )
+SKIP_OUTLIER = Remedy(
+    "guard.skip",
+    None,
+    "a step that is not taken cannot throw the weights away",
+    "if loss.item() < 3 * usual: loss.backward(); optimizer.step()   # usual: median of the last",
+)
 CLIP = Remedy(
     "clipping.norm",
     None,

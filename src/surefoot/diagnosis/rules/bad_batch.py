@@ -72,7 +72,7 @@ def judge(case: Case) -> Iterator[Finding]:
             Evidence("input scale over its median", scale, f"< {_INPUT:g}", alarm.step),
             Evidence("loss over its median", loss, f"< {_LOSS:g}", alarm.step),
         ),
-        remedies=(prescriptions.SKIP_STEP, prescriptions.CLIP),
+        remedies=(prescriptions.SKIP_OUTLIER, prescriptions.CLIP),
     )
 
 
