@@ -24,6 +24,7 @@ from record_fixture import REPORT, TABLE, buckets_of, wait_until
 from surefoot.findings import Verdict
 from surefoot.record import Writer, list_runs, new_folder, read_run
 from surefoot.record.data import Event
+from surefoot.record.database import open_writer
 from surefoot.record.store import Store
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -104,6 +105,7 @@ sys.path.insert(0, {tests!r})
 from record_fixture import TABLE, REPORT, wait_until
 from surefoot.record import Writer
 from surefoot.record.data import Event
+from surefoot.record.database import open_writer
 from surefoot.signals.flow import Flow
 writer = Writer(Path({folder!r}), {{}})
 writer.declare(0, TABLE, {{"x": 1}})
@@ -119,6 +121,13 @@ def run_script(folder: Path, more: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_is_committed_is_on_the_disk_before_the_next_commit(tmp_path: Path) -> None:
+    """FULL: SQLite waits for the disk at each commit, so that a power cut takes nothing of it."""
+    with closing(open_writer(tmp_path, 1 << 20)) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_an_interpreter_that_ends_without_close_keeps_what_was_committed(tmp_path: Path) -> None:

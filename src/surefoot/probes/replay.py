@@ -95,7 +95,7 @@ class EntryTap:
             self.overflowed = self.overflowed or not self._pending
             return
         leaves = _tensors((args, kwargs))
-        self.inputs += [_plain(t) for t in leaves if t.is_floating_point() and not t.is_meta]
+        self.inputs += [_plain(t) for t in leaves if t.is_floating_point() and _has_data(t)]
         entry = Entry(
             module,
             args,
@@ -116,6 +116,10 @@ class EntryTap:
         for i, tensor in enumerate(_tensors(output)):
             if tensor.requires_grad:
                 tensor.register_hook(partial(_keep_gradient, entry, i))
+
+
+def _has_data(tensor: torch.Tensor) -> bool:
+    return not (tensor.is_meta or tensor.is_nested)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

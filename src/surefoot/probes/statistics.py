@@ -10,6 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from surefoot.kernels import make_pass
+from surefoot.kernels.eager import NATIVE_REALS
 from surefoot.signals.flow import TensorStats
 
 _SAMPLES = 64  # samples compared by `mean_cosine`
@@ -26,12 +27,20 @@ def tensor_stats(tensor: torch.Tensor) -> TensorStats:
 
 
 def float_tensors(tree: Any) -> Iterator[torch.Tensor]:
-    """The floating-point tensors inside arguments or outputs of any nesting, in order."""
+    """The ordinary floating-point tensors inside arguments or outputs of any nesting, in order.
+
+    Sparse, nested, meta and eight-bit ones lack the operations that a measurement needs.
+    """
     if isinstance(tree, torch.Tensor):
         leaves: Any = (tree,)
     else:
         leaves = tree_leaves(tree)
-    return (t for t in leaves if isinstance(t, torch.Tensor) and t.is_floating_point())
+    return (t for t in leaves if isinstance(t, torch.Tensor) and _ordinary(t))
+
+
+def _ordinary(t: torch.Tensor) -> bool:
+    strided = t.layout is torch.strided and not t.is_nested and not t.is_meta
+    return strided and t.dtype in NATIVE_REALS
 
 
 def mean_cosine(output: torch.Tensor) -> float | None:

@@ -301,7 +301,8 @@ class Training:
         try:
             result = replay(self.step, self._tap.entries, self.layers, modules, own, search)
         except Exception as error:  # the user's forward may refuse to run again
-            return f"refused: {type(error).__name__}: {error}"
+            words = (str(error).splitlines() or [""])[0]
+            return f"refused: {type(error).__name__}: {words[:120]}"
         finally:
             self._tap.paused = False
         if isinstance(result, Replay):
