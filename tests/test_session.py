@@ -118,3 +118,27 @@ def test_a_gradient_beyond_float32_says_nothing_on_the_scripts_stderr() -> None:
     assert training.step == 12
     assert math.isinf(training.case().get("gradient").last[0, 0])
     assert np.isfinite(training.ledger.rows["gradient"]).all()
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_an_empty_batch_is_named_and_harmless(skips: bool) -> None:
+    """Its loss is NaN, its gradient zero: whether the step is taken makes no difference."""
+    torch.manual_seed(0)
+    session = Session()
+    session.start()
+    model = nn.Linear(8, 3)
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    x = torch.randn(200, 8)
+    y = x[:, :3].argmax(1)
+    for step in range(80):
+        pick = torch.randint(0, 200, (0 if step == 40 else 50,))
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[pick]), y[pick]).backward()
+        if not (skips and step == 40):
+            optimizer.step()
+    session.stop()
+    (finding,) = [f for f in session.report().findings if f.rule == "SF201"]
+    assert finding.cause == "undefined_operation"
+    assert finding.first_step == 40
+    assert finding.severity == "advice"
+    assert "a mean over no target at all" in finding.sentence

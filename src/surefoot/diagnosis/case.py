@@ -42,7 +42,8 @@ class Facts:
 class Case:
     """One watched training. See RunData for the series; alarms are events of kind "alarm".
 
-    losses: what could be read of the loss (`signals.loss.Anatomy`) at steps 0, 1, 2, 4 ... 1024.
+    losses: what could be read of the loss (`signals.loss.Anatomy`) at steps 0, 1, 2, 4 ... 1024;
+    lost: the same of the first loss that was not finite, empty without one.
     """
 
     layers: LayerTable
@@ -50,6 +51,7 @@ class Case:
     flows: tuple[Flow, ...] = ()
     alarms: tuple[Event, ...] = ()
     losses: tuple[Mapping[str, Any], ...] = ()
+    lost: Mapping[str, Any] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
     # What rules have worked out already, so that each is computed once (see `Case.once`).
     _memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

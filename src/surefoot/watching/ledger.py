@@ -58,6 +58,7 @@ class Ledger:
         self.flows: list[Flow] = []
         self.alarms: list[Event] = []
         self.losses: list[Mapping[str, Any]] = []
+        self.lost: Mapping[str, Any] = {}  # of the first loss that was not finite
         self._kinds: dict[str, int] = {}
         if sink is not None:
             sink.declare(index, layers, columns)
@@ -104,9 +105,8 @@ class Ledger:
         series = {name: s.series() for name, s in self._series.items()}
         scalars = self._together.series()
         series |= {name: scalars.columns(place) for name, place in self._places.items()}
-        return Case(
-            self._layers, series, tuple(self.flows), tuple(self.alarms), tuple(self.losses), facts
-        )
+        flows, alarms, losses = tuple(self.flows), tuple(self.alarms), tuple(self.losses)
+        return Case(self._layers, series, flows, alarms, losses, self.lost, facts)
 
 
 def _buckets(most: int, columns: int) -> int:

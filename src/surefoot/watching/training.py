@@ -319,7 +319,7 @@ class Training:
         loss = self._now.loss
         lost = loss is not None and not math.isfinite(loss)
         if lost and self._nonfinite_loss is None:
-            self._nonfinite_loss = self.step
+            self._nonfinite_loss, self.ledger.lost = self.step, self.anatomy
         if self._gate.calm:
             self._complete += 1
         else:

@@ -19,7 +19,7 @@ survives a NaN.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ def judge(case: Case) -> Iterator[Finding]:
         return
     flow = next((f for f in case.flows if f.step == step and f.origin), None)
     loss = next((f.loss for f in case.flows if f.step == step and f.loss), {})
+    if not loss and step == case.facts.nonfinite_loss:
+        loss = case.lost
     cause, layer, why, evidence = _explain(case, step, flow.origin if flow else None, loss)
     names = [case.layers.parameters[i].name for i in _hit(case, alarm)]
     result = outcome(case)
@@ -58,7 +60,7 @@ def judge(case: Case) -> Iterator[Finding]:
         pathology=Pathology.NONFINITE,
         cause=cause,
         layer=layer,
-        severity=Severity.FATAL if lost else Severity.HARMFUL,
+        severity=_severity(case, alarm is not None),
         first_step=step,
         last_step=last,
         confidence=0.5 if cause is Cause.UNKNOWN else 0.95,
@@ -68,13 +70,21 @@ def judge(case: Case) -> Iterator[Finding]:
     )
 
 
+def _severity(case: Case, reached: bool) -> Severity:
+    """`reached`: non-finite gradients came to the optimizer, and were not skipped by the script."""
+    result = outcome(case)
+    if result.nonfinite:
+        return Severity.FATAL
+    return Severity.HARMFUL if reached or result.poor(0.5) else Severity.ADVICE
+
+
 def _hit(case: Case, alarm: Any) -> list[int]:
     indices = alarm.detail.get("parameters", []) if alarm is not None else []
     return [i for i in indices if i < len(case.layers.parameters)]
 
 
 def _explain(
-    case: Case, step: int, origin: dict[str, Any] | None, loss: dict[str, Any]
+    case: Case, step: int, origin: dict[str, Any] | None, loss: Mapping[str, Any]
 ) -> tuple[Cause, str | None, str, list[Evidence]]:
     """(cause, layer, clause, evidence) from the replay's origin and the loss's anatomy."""
     inputs = case.get("input")
