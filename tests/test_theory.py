@@ -126,7 +126,13 @@ def test_the_growth_against_scipy(function: Callable, q: float) -> None:
 
 @pytest.mark.parametrize(
     ("sigma_w", "sigma_b", "chi"),
-    [(1.0, 0.05, 0.9341), (1.3, 0.3, 0.9398), (1.76, 0.3, 1.2020), (2.5, 0.3, 1.5852)],
+    [
+        (1.0, 0.05, 0.9341),
+        (1.3, 0.3, 0.9398),
+        (1.76, 0.3, 1.2020),
+        (2.5, 0.3, 1.5852),
+        (4.0, 0.3, 2.36726),  # by scipy's quad
+    ],
 )
 def test_growth_of_tanh(sigma_w: float, sigma_b: float, chi: float) -> None:
     assert gain(torch.tanh, sigma_w, sigma_b).chi_1 == pytest.approx(chi, abs=6e-5)
@@ -143,6 +149,7 @@ def test_growth_of_tanh(sigma_w: float, sigma_b: float, chi: float) -> None:
         (F.gelu, 0.0, 2.0),  # its slope at 0 is 1/2
         (F.silu, 0.0, 2.0),
         (torch.erf, 0.0, math.sqrt(math.pi) / 2),
+        (torch.sigmoid, 0.0, 10.149264),  # by scipy's quad and brentq
     ],
 )
 def test_the_edge_of_chaos(function: Callable, sigma_b: float, critical: float) -> None:
