@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from surefoot.record import new_folder, read_run
 from surefoot.watching.carried import Carried
 from surefoot.watching.session import Session
 
@@ -142,3 +144,19 @@ def test_an_empty_batch_is_named_and_harmless(skips: bool) -> None:
     assert finding.first_step == 40
     assert finding.severity == "advice"
     assert "a mean over no target at all" in finding.sentence
+
+
+def test_the_folder_shows_the_same_training_as_the_session(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    session = Session(folder=new_folder(tmp_path))
+    session.start()
+    good, bad = nn.Linear(32, 4), stack(0.02)
+    train([good, bad], 60)
+    train([good], 20)
+    session.stop()
+    live, kept = session.data(), read_run(session.folder)
+    assert live is not None
+    assert [t.step for t in session.trainings] == [80, 60]
+    np.testing.assert_array_equal(live.series["gradient"].last[0], kept.series["gradient"].last[0])
+    assert kept.report.root is not None
+    assert kept.report.root.rule == "SF101"

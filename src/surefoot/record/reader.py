@@ -38,7 +38,7 @@ _CUT_OFF = (
 
 
 def read_run(folder: Path, training: int | None = None, buckets: int = 1024) -> RunData:
-    """The record of one training, by default of the one with most steps in its run.
+    """The record of one training, by default of the one in most trouble, then with most steps.
 
     Series are thinned to at most `buckets` buckets, evenly over the steps, keeping low, high and
     last (fewer where 128 MiB would not hold them). A run without a report, because it is live or
@@ -68,18 +68,27 @@ def read_run(folder: Path, training: int | None = None, buckets: int = 1024) -> 
 
 
 def _choose(connection: sqlite3.Connection, training: int | None) -> int:
-    """The training asked for, or the one with most steps; 0 of a run that declared none."""
+    """The training asked for, or by default the one to look at; 0 of a run that declared none."""
     known = connection.execute(
         "SELECT id FROM training LEFT JOIN progress ON progress.training = id "
         "ORDER BY COALESCE(rows, 0) DESC, id LIMIT 1024"
     ).fetchall()
     numbers = [number for (number,) in known]
     if training is None:
-        return numbers[0] if numbers else 0
+        trouble = _trouble(connection) if len(numbers) > 1 else {}
+        # Of those in the same trouble it is the first, which has most steps.
+        return max(numbers, key=lambda number: trouble.get(number, -1), default=0)
     if training not in numbers:
         held = ", ".join(str(number) for number in sorted(numbers)) or "none"
         raise RecordError(f"holds no training {training!r}; it holds: {held}")
     return training
+
+
+def _trouble(connection: sqlite3.Connection) -> dict[int, int]:
+    """The rank of the worst finding of each training that has one."""
+    found = connection.execute("SELECT training, value FROM report LIMIT 1024").fetchall()
+    worst = {number: Report.from_json(_loads(text)).worst() for number, text in found}
+    return {number: severity.rank for number, severity in worst.items() if severity is not None}
 
 
 def _declaration(connection: sqlite3.Connection, training: int) -> tuple[LayerTable, Steps | None]:
