@@ -74,3 +74,18 @@ def test_layers_without_a_gradient_or_with_a_zero_one_do_not_trip():
     row[2], row[3] = np.nan, 0.0
     for _ in range(200):
         assert gate.check(row, CLEAN) is None
+
+
+def test_it_is_calm_only_if_all_have_a_gradient_and_none_stands_out():
+    gate, rng = Gate(20), np.random.default_rng(0)
+    scales = warm(gate, 100, rng)
+    assert gate.calm
+    row, bad = scales.copy(), CLEAN.copy()
+    row[4] = np.nan
+    assert gate.check(row, bad) is None
+    assert not gate.calm
+    assert gate.check(scales * 100, CLEAN) is not None
+    assert not gate.calm
+    bad[3] = 1
+    assert gate.check(scales, bad).tolist() == [3]
+    assert not gate.calm

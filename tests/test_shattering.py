@@ -159,6 +159,23 @@ def test_nothing_is_left_behind(make) -> None:
     assert shattering(model, [x]) == first  # the same seed, the same answer
 
 
+def test_what_a_forward_writes_is_undone_and_hooks_of_others_stay_silent() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.calls, self.seen = nn.Linear(4, 2), 0, [0]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            self.seen.append(1)
+            return self.linear(x)
+
+    model, heard = Counting(), []
+    model.linear.register_forward_hook(lambda *_: heard.append(1))
+    shattering(model, [torch.randn(32, 4)])
+    assert (model.calls, model.seen, heard) == (0, [0], [])
+
+
 def test_dropout_does_not_pass_for_shattering() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(32, 256), nn.Tanh(), nn.Dropout(0.5), nn.Linear(256, 4))

@@ -33,6 +33,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO
 
 from surefoot.files import replace_text
 from surefoot.findings import Report, Severity
+from surefoot.forks import Fork
 from surefoot.script import Outcome, Program, execute, leave, working_directory
 from surefoot.version import VERSION
 
@@ -89,7 +90,7 @@ class _Watcher:
         self._json = Path(here, options.json) if options.json else None
         self._environment = _environment(options)
         self._voice = Voice()
-        self._process = os.getpid()
+        self._process = Fork()
         self._session: Session | None = None
         self._folder: Path | None = None
         self._problem = ""
@@ -97,7 +98,7 @@ class _Watcher:
 
     def start(self) -> None:
         """Begin to watch; called in the middle of the script's own `import torch`."""
-        if os.getpid() != self._process:
+        if not self._process.here:
             return
         self._problem = "was interrupted before it began to watch"
         self._voice.speak_for("surefoot")
@@ -129,7 +130,7 @@ class _Watcher:
 
     def conclude(self, outcome: Outcome) -> int | None:
         """Give the verdict; returns the exit status that replaces the program's, if one does."""
-        if os.getpid() != self._process:  # a child that the script forked came to its end
+        if not self._process.here:  # a child that the script forked came to its end
             return None
         _flush()
         try:

@@ -49,8 +49,12 @@ class Gate:
             self._over.fill(0)
             self._enter(norms)
             return None
-        bad = nonfinite > 0
-        high = (norms > self._limit) & ~bad  # what is not finite is no level that could last
+        bad, high = nonfinite > 0, norms > self._limit
+        if not (np.count_nonzero(high) or np.count_nonzero(bad)):  # some have no gradient
+            self._over.fill(0)
+            self._enter(norms)
+            return None
+        high &= ~bad  # what is not finite is no level that could last
         self._over[~high] = 0
         self._over[high] += 1
         out = (high & (self._over <= _ACCEPT_AFTER)) | bad

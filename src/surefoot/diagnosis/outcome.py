@@ -86,7 +86,9 @@ def _outcome(case: Case) -> Outcome:
     short = len(finite) < _SHORT
     before = finite[:-3] if len(finite) > 3 else finite[:1]
     steeply = finite[-3:].max() > 3 * max(initial, float(np.median(before)))
-    climbed = bool(steeply or (initial > 0 and np.median(finite) > 3 * initial))
+    # Of a run that was lost, the climb may lie before its last losses.
+    lofty = nonfinite and initial > 0 and np.median(finite) > 3 * initial
+    climbed = bool(steeply or lofty)
     if yardstick <= 0 or best < 0:
         return Outcome(initial, final, None, False, None, None, nonfinite, short, climbed)
     return Outcome(

@@ -176,7 +176,7 @@ def replay(
         if entry.module.training != entry.training:
             return "the model changed between training and evaluation mode"
     probe = FlowProbe(table, modules)
-    with _set_aside(modules) as aliases:
+    with set_aside(modules) as aliases:
         open_layer = partial(_open_layer, probe)
         mode = OriginMode(open_layer) if search else None
         probe.install()
@@ -263,7 +263,7 @@ def _run(
 
 
 @contextlib.contextmanager
-def _set_aside(modules: list[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
+def set_aside(modules: list[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
     """Swap parameters for aliases and buffers for copies; restore those and all state after.
 
     Yields id(parameter) -> alias. An alias shares the parameter's memory but none of its hooks.

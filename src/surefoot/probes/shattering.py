@@ -3,8 +3,8 @@
 The gradient of a random combination of the outputs is taken at each sample of a batch and again at
 a point beside it, one per cent of the data's spread away. Where the two are nearly parallel the
 gradient is a smooth field; where they are as unrelated as white noise, it is shattered. Two forward
-and two backward passes; the model, its buffers, its `.grad` and the random numbers stay as they
-are, because the passes run on the model's own code with copies of all that it could write to.
+and two backward passes, set aside as a replay is: the model with its buffers, attributes and hooks,
+its `.grad` and the random numbers stay as they are.
 
 Source: Balduzzi et al. 2017, "The shattered gradients problem". The cotangent is drawn for every
 sample on its own: a shared one is partly annihilated by batch norm's backward. Fixed cotangents
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
+from surefoot.probes.replay import set_aside
 from surefoot.probes.statistics import float_tensors
 
 _LEAST_BATCH = 32  # below it the spread over batches is as large as the effect
@@ -112,9 +113,10 @@ class _Probe:
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Random numbers and gradient mode are the caller's again afterwards."""
+        """Model, random numbers and gradient mode are the caller's again afterwards."""
         devices = {p.device for p in self._model.parameters() if p.is_cuda}
-        with torch.random.fork_rng(list(devices)), torch.enable_grad():
+        aside = set_aside(list(self._model.modules()))
+        with torch.random.fork_rng(list(devices)), torch.enable_grad(), aside:
             yield
 
     def _noise(self, like: torch.Tensor) -> torch.Tensor:

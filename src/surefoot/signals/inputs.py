@@ -27,7 +27,8 @@ INPUT = Quantity(
     axis=Axis.STEP,
     statistics=("rms", "maxabs", "nonfinite"),
     unit="as the data; count",
-    formula="over the first 8 floating-point tensors that enter the model's forward in a step",
+    formula="over the first 8 floating-point tensors that enter the model's forward in a step; of "
+    "a sparse one over what it stores",
     cost="every step: one read of the batch, together with the gradients",
     source="definition",
     buckets=1024,

@@ -32,7 +32,7 @@ class Ledger:
     """Series, flows and alarms of a training; `counts` are its groups, parameters and blocks.
 
     rows: for each quantity of every step the row to fill in before `commit`. Memory: about 24 MB
-    for each parameter series at most, and 12 flows; it does not grow.
+    for each parameter series up to 25,000 parameters, and 12 flows; it does not grow.
     """
 
     def __init__(
@@ -110,5 +110,5 @@ class Ledger:
 
 
 def _buckets(most: int, columns: int) -> int:
-    """An even number of buckets, at most about two million numbers in all, but 64 at least."""
-    return min(most, max(2_000_000 // max(columns, 1), 64)) // 2 * 2
+    """An even number of buckets, at most about two million numbers in all, but 16 at least."""
+    return min(most, max(2_000_000 // max(columns, 1), 16)) // 2 * 2

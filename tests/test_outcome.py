@@ -1,0 +1,44 @@
+"""What became of a run, from its losses alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.outcome import Outcome, outcome
+from surefoot.layers import build_table
+from surefoot.record.series import Series
+
+
+def of(losses: list[float]) -> Outcome:
+    values = np.array(losses, np.float32)[:, None]
+    series = Series(np.arange(len(losses)), values, values, values)
+    return outcome(Case(build_table([])[0], {"loss": series}))
+
+
+@pytest.mark.parametrize(
+    ("losses", "nonfinite", "climbed"),
+    [
+        (list(np.linspace(2, 0.1, 50)), False, False),
+        ([*np.linspace(2, 0.1, 40), *[np.inf] * 20], True, False),  # a NaN out of a calm
+        ([2.0, 2.1, 8.0, 60.0, 900.0, *[np.inf] * 20], True, True),
+        ([2.5, 3e3, 2e7, 3e11, 5e13, 6.6, 36.0, 30.0, 3.3, *[np.inf] * 20], True, True),
+        # a loss that is not meant to fall, as in reinforcement learning or between adversaries
+        ([0.01, 0.02, *[0.05, 0.06] * 20, -0.01], False, False),
+        ([0.1, *[0.7] * 60], False, False),
+    ],
+)
+def test_a_run_that_was_lost_is_told_from_one_whose_loss_merely_rises(
+    losses: list[float], nonfinite: bool, climbed: bool
+) -> None:
+    seen = of(losses)
+    assert seen.nonfinite is nonfinite
+    assert seen.climbed is climbed
+
+
+def test_the_skill_is_what_is_gone_of_the_first_loss() -> None:
+    seen = of([2.0] * 30 + [0.5] * 30)
+    assert seen.skill == pytest.approx(0.75)
+    assert not seen.trivial
+    assert of([1.0, -1.0] * 20).skill is None
