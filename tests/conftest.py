@@ -16,6 +16,11 @@ from torch.optim import optimizer as torch_optimizer
 
 torch.set_num_threads(1)  # with more, a busy machine makes small operations a thousand times slower
 
+# A shell ignores Ctrl-C on behalf of what it runs in the background, and children inherit that: the
+# programs that are interrupted here would never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # What a watch may replace for a while: (owner, attribute).
 PATCHABLE: tuple[tuple[Any, str], ...] = (
     (torch.autograd, "backward"),
