@@ -16,8 +16,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 
-from tests.corpus import Entry, load, mark
-from tests.corpus.run import watched
+from corpus import Entry, load, mark
+from corpus.run import watched
 
 import surefoot.diagnosis.rules as book
 from surefoot.diagnosis.rules import RULES
@@ -120,7 +120,7 @@ def test_slow_verdicts(entry: Entry) -> None:
 @pytest.mark.parametrize("entry", FAULTY, ids=lambda e: e.name)
 def test_every_fault_hurts(entry: Entry) -> None:
     """The truth of the corpus itself: the change makes the training clearly worse."""
-    from tests.corpus.run import hurts
+    from corpus.run import hurts
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tests.corpus.data import Pair, batches, digits, images, share, table
 from torch import nn
+
+from corpus.data import Pair, batches, digits, images, share, table
 
 Surgery = Callable[[nn.Module], object]
 Poison = Callable[[int, torch.Tensor, torch.Tensor], Pair]

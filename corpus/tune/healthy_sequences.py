@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from tests.corpus import fast_healthy_case, healthy_case
-from tests.corpus.data import batches, digits, share, text, text_share, windows
-from tests.corpus.healthy import fit
 from torch import nn
+
+from corpus import fast_healthy_case, healthy_case
+from corpus.data import batches, digits, share, text, text_share, windows
+from corpus.tune.healthy import fit
 
 
 class RowReader(nn.Module):

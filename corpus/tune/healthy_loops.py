@@ -7,10 +7,11 @@ import copy
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tests.corpus import fast_healthy_case, healthy_case
-from tests.corpus.data import batches, digits, share, table
-from tests.corpus.healthy import fit
 from torch import nn
+
+from corpus import fast_healthy_case, healthy_case
+from corpus.data import batches, digits, share, table
+from corpus.tune.healthy import fit
 
 
 def _mlp(width: int = 64) -> nn.Sequential:

@@ -1,7 +1,7 @@
 """The corpus by which verdicts are judged during development: trainings whose truth is known.
 
 A healthy case must end without a harmful finding. A faulty case is a healthy recipe with one
-change; `python -m tests.corpus.run --twins` trains both and says whether the change really hurts.
+change; `python -m corpus --twins` trains both and says whether the change really hurts.
 No case knows of surefoot. Each returns its final loss as a share of the trivial predictor's (0:
 perfect, 1: no better than a constant), measured by the case itself on clean data.
 """
@@ -138,17 +138,17 @@ def load() -> dict[str, Entry]:
     from importlib import import_module
 
     for module in MODULES:
-        import_module(f"tests.corpus.{module}")
+        import_module(f"corpus.{module}")
     return CORPUS
 
 
 MODULES: tuple[str, ...] = (
-    "healthy",
-    "healthy_networks",
-    "healthy_sequences",
-    "healthy_loops",
-    "healthy_reinforcement",
-    "faulty_depth",
-    "faulty_pace",
-    "faulty_values",
+    "tune.healthy",
+    "tune.healthy_networks",
+    "tune.healthy_sequences",
+    "tune.healthy_loops",
+    "tune.healthy_reinforcement",
+    "tune.faulty_depth",
+    "tune.faulty_pace",
+    "tune.faulty_values",
 )

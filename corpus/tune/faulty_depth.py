@@ -6,8 +6,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from tests.corpus import ANY, faulty_case
-from tests.corpus.recipes import (
+from torch import nn
+
+from corpus import ANY, faulty_case
+from corpus.recipes import (
     adam,
     cnn,
     gaussian,
@@ -18,8 +20,7 @@ from tests.corpus.recipes import (
     untouched,
     xavier,
 )
-from tests.corpus.recipes_sequences import char_rnn, pixels, transformer
-from torch import nn
+from corpus.recipes_sequences import char_rnn, pixels, transformer
 
 
 def scaled(name: str, factor: float) -> Callable[[nn.Module], None]:

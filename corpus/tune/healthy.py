@@ -7,10 +7,11 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from tests.corpus import fast_healthy_case, healthy_case
-from tests.corpus.data import Pair, batches, digits, share, table
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from corpus import fast_healthy_case, healthy_case
+from corpus.data import Pair, batches, digits, share, table
 
 
 def fit(

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tests.corpus.data import batches, digits, share, text, text_share, windows
-from tests.corpus.recipes import Optimizer, Surgery, adam, adamw, train, untouched
 from torch import nn
+
+from corpus.data import batches, digits, share, text, text_share, windows
+from corpus.recipes import Optimizer, Surgery, adam, adamw, train, untouched
 
 
 class Attention(nn.Module):

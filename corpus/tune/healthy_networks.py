@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from tests.corpus import fast_healthy_case, healthy_case
-from tests.corpus.data import batches, digits, images, share
-from tests.corpus.healthy import fit
 from torch import nn
+
+from corpus import fast_healthy_case, healthy_case
+from corpus.data import batches, digits, images, share
+from corpus.tune.healthy import fit
 
 
 class Block(nn.Module):

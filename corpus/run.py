@@ -1,4 +1,4 @@
-"""Judge the whole corpus: `python -m tests.corpus.run [--only NAME] [--seeds N] [--json FILE]`."""
+"""Judge the whole corpus: `python -m corpus [--only NAME] [--seeds N] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import click
 import torch
 from rich.console import Console
 from rich.table import Table
-from tests.corpus import Entry, load, mark, serious_root
 
+from corpus import Entry, load, mark, serious_root
 from surefoot.findings import Report
 from surefoot.watching.session import Session
 
@@ -172,7 +172,3 @@ def main(
     if file is not None:
         file.write_text(json.dumps([asdict(r) for r in rows], indent=1))
     draw([r for r in rows if not (wrong and r.right)] if wrong else rows, console)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from tests.corpus import faulty_case
-from tests.corpus.data import Pair
-from tests.corpus.recipes import (
+from torch import nn
+
+from corpus import faulty_case
+from corpus.data import Pair
+from corpus.recipes import (
     Poison,
     Surgery,
     binary,
@@ -18,8 +20,7 @@ from tests.corpus.recipes import (
     regression,
     sgd,
 )
-from tests.corpus.recipes_sequences import transformer
-from torch import nn
+from corpus.recipes_sequences import transformer
 
 
 def at(step: int, change: Callable[[torch.Tensor, torch.Tensor], Pair], length: int = 1) -> Poison:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from tests.corpus import faulty_case
-from tests.corpus.recipes import (
+from torch import nn
+
+from corpus import faulty_case
+from corpus.recipes import (
     adam,
     adamw,
     binary,
@@ -15,8 +17,7 @@ from tests.corpus.recipes import (
     regression,
     sgd,
 )
-from tests.corpus.recipes_sequences import char_rnn, pixels, transformer
-from torch import nn
+from corpus.recipes_sequences import char_rnn, pixels, transformer
 
 HIGH = "exploding|oscillating|nonfinite"
 

@@ -7,9 +7,10 @@ import copy
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tests.corpus import healthy_case
-from tests.corpus.data import batches, digits
 from torch import nn
+
+from corpus import healthy_case
+from corpus.data import batches, digits
 
 
 @healthy_case
