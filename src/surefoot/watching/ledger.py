@@ -105,8 +105,15 @@ class Ledger:
         series = {name: s.series() for name, s in self._series.items()}
         scalars = self._together.series()
         series |= {name: scalars.columns(place) for name, place in self._places.items()}
-        flows, alarms, losses = tuple(self.flows), tuple(self.alarms), tuple(self.losses)
-        return Case(self._layers, series, flows, alarms, losses, self.lost, facts)
+        return Case(
+            self._layers,
+            series,
+            flows=tuple(self.flows),
+            alarms=tuple(self.alarms),
+            losses=tuple(self.losses),
+            lost=self.lost,
+            facts=facts,
+        )
 
 
 def _buckets(most: int, columns: int) -> int:

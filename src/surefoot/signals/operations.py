@@ -1,0 +1,211 @@
+"""The operations that losses are made of: how each is computed again from what it has saved.
+
+A node of the autograd graph is known by its name. Those that are not listed here make a loss
+unreadable, which is said and does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+Saved = Mapping[str, Any]
+Inputs = list[Any]  # tensors, None for a constant
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """One operation; `inputs` holds operations and leaves, None for a constant.
+
+    total: its value as its consumer has saved it, where it adds a constant that nobody saved.
+    """
+
+    name: str
+    saved: dict[str, Any]
+    inputs: list[Any]
+    shape: tuple[int, ...] = ()
+    dtype: torch.dtype | None = None
+    total: torch.Tensor | None = None
+    constant: torch.Tensor | None = None
+
+
+Compute = Callable[[Inputs, Saved, Operation], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """How one kind of node is computed again. saved: what to read of it; known: for each input the
+    saved value that equals it; shaped: whether its output's shape and dtype are needed."""
+
+    compute: Compute
+    saved: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    shaped: bool = False
+
+
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+def _sum_of(sign: float) -> Callable[[Inputs, Saved], torch.Tensor]:
+    def add(x: Inputs, s: Saved) -> torch.Tensor:
+        factors = (1.0, sign * s["alpha"])
+        parts = [t if f == 1 else f * t for t, f in zip(x, factors, strict=True) if t is not None]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    return add
+
+
+SUMS = {"AddBackward0": _sum_of(1.0), "SubBackward0": _sum_of(-1.0)}
+
+
+def _either(x: Inputs, s: Saved) -> tuple[Any, Any]:
+    a = x[0] if x[0] is not None else s["self"]
+    b = x[1] if len(x) > 1 and x[1] is not None else s["other"]
+    return a, b
+
+
+def _nll(x: Inputs, s: Saved, _: Operation) -> torch.Tensor:
+    return F.nll_loss(
+        x[0],
+        s["target"],
+        s["weight"],
+        ignore_index=s["ignore_index"],
+        reduction=_REDUCTIONS[s["reduction"]],
+    )
+
+
+def _pair(function: Callable[..., torch.Tensor], *more: str) -> Compute:
+    """A loss function of a prediction and a target, either of which may carry a gradient."""
+
+    def compute(x: Inputs, s: Saved, _: Operation) -> torch.Tensor:
+        a = x[0] if x[0] is not None else s["self"]
+        b = x[1] if len(x) > 1 and x[1] is not None else s["target"]
+        return function(a, b, reduction=_REDUCTIONS[s["reduction"]], **{m: s[m] for m in more})
+
+    return compute
+
+
+def _over(function: Callable[..., torch.Tensor]) -> Compute:
+    return lambda x, s, _: function(x[0], s["dim"], keepdim=s["keepdim"])
+
+
+def _plain(function: Callable[[Any], torch.Tensor]) -> Known:
+    return Known(lambda x, s, _: function(x[0]))
+
+
+def _cast(x: Inputs, _: Saved, op: Operation) -> torch.Tensor:
+    return x[0] if x[0].dtype is torch.float64 else x[0].to(op.dtype)
+
+
+def _reshape(x: Inputs, _: Saved, op: Operation) -> torch.Tensor:
+    return x[0].reshape(op.shape)
+
+
+_NLL = Known(_nll, ("target", "weight", "ignore_index", "reduction"))
+_TWO = ("self", "target", "reduction")
+_SHAPE = Known(_reshape, shaped=True)
+_SAME = _plain(lambda x: x)
+
+OPERATIONS: dict[str, Known] = {
+    "NllLossBackward0": _NLL,
+    "NllLoss2DBackward0": _NLL,
+    "MseLossBackward0": Known(_pair(F.mse_loss), _TWO, ("self", "target")),
+    "SmoothL1LossBackward0": Known(
+        _pair(F.smooth_l1_loss, "beta"), (*_TWO, "beta"), ("self", "target")
+    ),
+    "HuberLossBackward0": Known(_pair(F.huber_loss, "delta"), (*_TWO, "delta"), ("self", "target")),
+    "BinaryCrossEntropyBackward0": Known(
+        _pair(F.binary_cross_entropy, "weight"), (*_TWO, "weight"), ("self",)
+    ),
+    "BinaryCrossEntropyWithLogitsBackward0": Known(
+        _pair(F.binary_cross_entropy_with_logits, "weight", "pos_weight"),
+        (*_TWO, "weight", "pos_weight"),
+        ("self",),
+    ),
+    "LogSoftmaxBackward0": Known(lambda x, s, _: torch.log_softmax(x[0], s["dim"]), ("dim",)),
+    "SoftmaxBackward0": Known(lambda x, s, _: torch.softmax(x[0], s["dim"]), ("dim",)),
+    "SoftplusBackward0": Known(
+        lambda x, s, _: F.softplus(x[0], s["beta"], s["threshold"]),
+        ("beta", "threshold", "self"),
+        ("self",),
+    ),
+    "LogSigmoidBackward0": _plain(F.logsigmoid),
+    "SigmoidBackward0": _plain(torch.sigmoid),
+    "TanhBackward0": _plain(torch.tanh),
+    "ReluBackward0": _plain(torch.relu),
+    "ExpBackward0": _plain(torch.exp),
+    "LogBackward0": Known(lambda x, *_: torch.log(x[0]), ("self",), ("self",)),
+    "SqrtBackward0": _plain(torch.sqrt),
+    "AbsBackward0": Known(lambda x, *_: torch.abs(x[0]), ("self",), ("self",)),
+    "NegBackward0": _plain(torch.neg),
+    "PowBackward0": Known(
+        lambda x, s, _: x[0] ** s["exponent"],
+        ("self", "exponent"),
+        ("self",),
+    ),
+    "MeanBackward0": _plain(torch.mean),
+    "SumBackward0": _plain(torch.sum),
+    "MeanBackward1": Known(_over(torch.mean), ("dim", "keepdim")),
+    "SumBackward1": Known(_over(torch.sum), ("dim", "keepdim")),
+    "MulBackward0": Known(
+        lambda x, s, _: torch.mul(*_either(x, s)), ("self", "other"), ("self", "other")
+    ),
+    "DivBackward0": Known(
+        lambda x, s, _: torch.div(*_either(x, s)), ("self", "other"), ("self", "other")
+    ),
+    "MulBackward1": Known(lambda x, s, _: x[0] * s["other"], ("other",)),
+    "DivBackward1": Known(lambda x, s, _: x[0] / s["other"], ("other",)),
+    "AddBackward0": Known(lambda *_: torch.empty(0), ("alpha",)),  # see SUMS
+    "SubBackward0": Known(lambda *_: torch.empty(0), ("alpha",)),
+    # By what a mask fills is not saved: nought, or the check of the loss's value will tell.
+    "MaskedFillBackward0": Known(
+        lambda x, s, _: x[0].masked_fill(s["mask"], 0.0),
+        ("mask",),
+    ),
+    "GatherBackward0": Known(
+        lambda x, s, _: torch.gather(x[0], s["dim"], s["index"]),
+        ("dim", "index"),
+    ),
+    "IndexBackward0": Known(
+        lambda x, s, _: x[0][tuple(slice(None) if i is None else i for i in s["indices"])],
+        ("indices",),
+    ),
+    "SelectBackward0": Known(
+        lambda x, s, _: x[0].select(s["dim"], s["index"]),
+        ("dim", "index"),
+    ),
+    "TransposeBackward0": Known(
+        lambda x, s, _: x[0].transpose(s["dim0"], s["dim1"]),
+        ("dim0", "dim1"),
+    ),
+    "PermuteBackward0": Known(
+        lambda x, s, _: x[0].permute(s["dims"]),
+        ("dims",),
+    ),
+    "SliceBackward0": Known(
+        lambda x, s, _: _slice(x[0], s["dim"], s["start"], s["end"], s["step"]),
+        ("dim", "start", "end", "step"),
+    ),
+    "ExpandBackward0": Known(lambda x, _, op: x[0].expand(op.shape), shaped=True),
+    "TBackward0": _plain(torch.t),
+    "ToCopyBackward0": Known(_cast, shaped=True),
+    "CloneBackward0": _SAME,
+    "AliasBackward0": _SAME,
+    "ViewBackward0": _SHAPE,
+    "UnsafeViewBackward0": _SHAPE,
+    "ReshapeAliasBackward0": _SHAPE,
+    "UnsqueezeBackward0": _SHAPE,
+    "SqueezeBackward0": _SHAPE,
+    "SqueezeBackward1": _SHAPE,
+    "SqueezeBackward2": _SHAPE,
+}
+
+
+def _slice(x: Any, dim: int, start: int | None, end: int | None, step: int) -> torch.Tensor:
+    index = [slice(None)] * x.dim()
+    index[dim] = slice(start, None if end is not None and end >= 2**62 else end, step)
+    return x[tuple(index)]
