@@ -19,6 +19,7 @@ SOURCE = ROOT / "src" / "surefoot"
 FLOORS = {
     "cli": 8,
     "__main__": 9,
+    "check": 6,
     "run": 7,
     "__init__": 7,  # `import surefoot`: the public names
     "watching": 6,
@@ -30,6 +31,7 @@ FLOORS = {
     "signals": 2,
     "theory": 2,
     "record": 2,
+    "build": 1,
     "environment": 2,
     "kernels": 1,
     "layers": 1,
@@ -40,7 +42,7 @@ FLOORS = {
     "version": 1,
 }
 # The few imports along a floor: (importing room, imported room).
-SIDEWAYS = {("record", "signals")}
+SIDEWAYS = {("record", "signals"), ("check", "watching")}
 
 # Never a part of the core; an integration imports its own inside a function.
 FORBIDDEN = {
@@ -65,7 +67,9 @@ FORBIDDEN = {
 }
 
 PUBLIC = {
+    "BuildError",
     "Cause",
+    "Check",
     "Evidence",
     "Finding",
     "Gain",
@@ -76,6 +80,7 @@ PUBLIC = {
     "Verdict",
     "Watch",
     "__version__",
+    "check",
     "gain",
     "watch",
 }
@@ -92,6 +97,7 @@ COMMANDS = {
         "arguments",
         "script",
     },
+    "check": {"--fail-on", "--ignore", "--json", "--output", "--quiet", "-o", "target"},
     "report": {"--output", "-o", "run"},
     "explain": {"rule"},
 }

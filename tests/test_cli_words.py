@@ -64,6 +64,7 @@ class TestWords:
                 "--fail-on", "--ignore", "--json", "--name", "--no-record", "--quiet", "--runs",
                 "-m", "arguments", "script",
             ],
+            "check": ["--fail-on", "--ignore", "--json", "--quiet", "-o", "target"],
             "report": ["-o", "run"],
             "explain": ["rule"],
         }  # fmt: skip

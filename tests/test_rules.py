@@ -46,6 +46,9 @@ RIGS: dict[str, tuple[str, str]] = {
     "SF402": ("graph_cut_detach", "frozen_backbone"),
     "SF403": ("softmax_before_cross_entropy", "multilabel_bce"),
 }
+# Heard before training only: their cases are in test_check.py.
+BEFORE = {"SF107", "SF305"}
+HEARD = [rule for rule in RULES if rule not in BEFORE]
 
 
 @cache
@@ -82,7 +85,7 @@ def test_titles_are_unique() -> None:
     assert len({r.title for r in RULES.values()}) == len(RULES)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", HEARD)
 def test_every_rule_has_its_rigs(rule: str) -> None:
     assert rule in RIGS, f"name a case in which {rule} must fire, and one in which it must not"
     fires, silent = (CASES[name] for name in RIGS[rule])
@@ -90,14 +93,14 @@ def test_every_rule_has_its_rigs(rule: str) -> None:
     assert fires.fast and silent.fast, "rigs belong to the fast cases"
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", HEARD)
 def test_fires(rule: str) -> None:
     report = judged(RIGS[rule][0])
     harmful = {f.rule for f in report.findings if f.severity is not Severity.ADVICE}
     assert rule in harmful, described(report)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", HEARD)
 def test_stays_silent(rule: str) -> None:
     report = judged(RIGS[rule][1])
     assert rule not in {f.rule for f in report.findings}, described(report)

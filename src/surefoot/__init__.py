@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from surefoot.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from surefoot.build import BuildError as BuildError
+    from surefoot.check import check as check
     from surefoot.findings import Cause as Cause
+    from surefoot.findings import Check as Check
     from surefoot.findings import Evidence as Evidence
     from surefoot.findings import Finding as Finding
     from surefoot.findings import Pathology as Pathology
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 _FINDINGS = [
     "Cause",
+    "Check",
     "Evidence",
     "Finding",
     "Pathology",
@@ -37,6 +41,7 @@ _FINDINGS = [
 ]
 _HOMES = (
     dict.fromkeys(_FINDINGS, "surefoot.findings")
+    | {"BuildError": "surefoot.build", "check": "surefoot.check"}
     | dict.fromkeys(["Gain", "gain"], "surefoot.theory.gain")
     | dict.fromkeys(["Watch", "watch"], "surefoot.watching.watch")
 )

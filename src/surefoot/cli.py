@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from surefoot.files import replace_text
 from surefoot.findings import Severity
-from surefoot.run import Options, run
+from surefoot.run import FAILED, Options, run
 from surefoot.script import ScriptError, locate
 from surefoot.version import VERSION
 
@@ -142,6 +143,85 @@ def _known_rules() -> list[str]:
     return sorted(answer.stdout.split()) if answer.returncode == 0 else []
 
 
+@cli.command("check")
+@click.argument("target", metavar="MODULE:FUNCTION")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write the HTML report, one file that opens offline.",
+)
+@click.option(
+    "--json",
+    "json",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write the verdict and what was measured as JSON; - is standard output.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice([str(s) for s in Severity]),
+    help="Exit with status 3 if such a finding or a worse one stands.",
+)
+@click.option("--ignore", multiple=True, metavar="RULE", help="Mute a rule; may be repeated.")
+@click.option("--quiet", is_flag=True, help="Print no verdict.")
+def check_command(
+    target: str,
+    output: Path | None,
+    json: Path | None,
+    fail_on: str | None,
+    ignore: tuple[str, ...],
+    quiet: bool,
+) -> None:
+    """Judge a model before it is trained, from one real batch and at most eight passes.
+
+    MODULE:FUNCTION, as project.train:build or train.py:build, returns model, batch, loss function
+    and optionally optimizer. Nothing is trained and nothing is changed.
+    """
+    _check_rules(ignore)
+    from surefoot.build import BuildError, BuildFailed, load
+    from surefoot.check import examine
+
+    try:
+        result, data = examine(load(target), ignore)
+    except BuildError as error:
+        raise _NoProgram(str(error)) from None
+    except BuildFailed as error:
+        _show(error.__cause__)
+        raise click.ClickException(f"{error} failed; the check needs what it returns") from None
+    if output is not None:
+        _save_report(data, output)
+    if json is not None:
+        _save_json(json, result.dumps())
+    if not quiet and str(json) != "-":
+        from rich.console import Console
+
+        from surefoot.views.check import print_check
+
+        print_check(result, console=Console(), report_path=str(output) if output else None)
+    worst, limit = result.worst(), Severity(fail_on) if fail_on else None
+    if worst is not None and limit is not None and worst.rank >= limit.rank:
+        click.get_current_context().exit(FAILED)
+
+
+def _show(error: BaseException | None) -> None:
+    """The traceback of the project's own code, as python shows it."""
+    if error is not None:
+        own = error.__traceback__.tb_next if error.__traceback__ is not None else None
+        sys.excepthook(type(error), error.with_traceback(own), own)
+
+
+def _save_json(path: Path, text: str) -> None:
+    if str(path) == "-":
+        click.echo(text)
+        return
+    try:
+        replace_text(path, text + "\n")
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from None
+
+
 @cli.command("report")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
@@ -153,15 +233,18 @@ def _known_rules() -> list[str]:
 )
 def report_command(run: Path, output: Path | None) -> None:
     """Make the HTML report of a recorded run: one file that opens offline."""
+    page = output if output is not None else run / "report.html"
+    _save_report(_read(run), page)
+    click.echo(page)
+
+
+def _save_report(data: RunData, page: Path) -> None:
     from surefoot.views.report import save_report
 
-    page = output if output is not None else run / "report.html"
-    data = _read(run)
     try:
         save_report(data, page)
     except OSError as error:
         raise click.ClickException(f"cannot write {page}: {error.strerror or error}") from None
-    click.echo(page)
 
 
 def _read(run: Path) -> RunData:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -259,6 +259,64 @@ class Report:
             missing=tuple(data.get("missing", ())),
             surefoot=data["surefoot"],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LayerScale:
+    """One layer on the way through a network before training, from the input to the output.
+
+    signal: root mean square of its output; signal_growth: decades from there to the next layer's;
+    gradient: decades of the gradient's norm at its output, relative to the last row's;
+    gradient_growth: decades it grows from the next layer's output to this one's, and the parts of
+    that which the weights, the activation and normalisation have. `expected`: what theory says of
+    a growth for these weights and this activation; None where it has nothing to say.
+    """
+
+    layer: str
+    signal: float
+    gradient: float
+    signal_growth: float | None = None
+    signal_expected: float | None = None
+    gradient_growth: float | None = None
+    gradient_expected: float | None = None
+    weights: float | None = None
+    activation: float | None = None
+    normalization: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Report):
+    """The verdict before training, with what was measured for it.
+
+    gauges: each number beside what a sound network shows; layers: the scales along the depth;
+    passes: what it took, in forward-backward equivalents (a forward pass alone counts a third).
+    In JSON these come on top of the report contract as `check`.
+    """
+
+    gauges: tuple[Evidence, ...] = ()
+    layers: tuple[LayerScale, ...] = ()
+    passes: float = 0.0
+
+    def __str__(self) -> str:
+        """The verdict in a line: what `print(check)` shows."""
+        root = self.root
+        words = root.sentence if root is not None else " ".join(self.missing)
+        where = f" [{root.rule}]" if root is not None else ""
+        return f"{self.verdict} before training{where}{': ' if words else ''}{words}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The report contract, with `check` on top of it."""
+        data = Report.to_json(self)  # `super()` does not know a class with slots
+        data["check"] = {
+            "passes": round(self.passes, 2),
+            "gauges": [_all_plain(asdict(e)) for e in self.gauges],
+            "layers": [_all_plain(asdict(row)) for row in self.layers],
+        }
+        return data
+
+
+def _all_plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in row.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from surefoot.layers import LayerTable
+from surefoot.probes.rehearsal import Rehearsal
+from surefoot.probes.shattering import Shattering
 from surefoot.record.data import Event
 from surefoot.record.series import Series
 from surefoot.signals.flow import Flow
@@ -23,7 +25,8 @@ class Facts:
     first_carried: the first of them; present [P]: steps in which each parameter had a gradient;
     trained: indices of those that an optimizer holds; optimizer: its class name; nonfinite_loss:
     first step whose loss was not finite; ended: how the training ended ("running", "ended",
-    "raised", "interrupted").
+    "raised", "interrupted"); rehearsed: nothing was trained: the steps were a few on one batch, on
+    copies, before training (`surefoot check`).
     """
 
     steps: int = 0
@@ -36,6 +39,7 @@ class Facts:
     optimizer: str = ""
     nonfinite_loss: int | None = None
     ended: str = "ended"
+    rehearsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Case:
 
     losses: what could be read of the loss (`signals.loss.Anatomy`) at steps 0, 1, 2, 4 ... 1024;
     lost: the same of the first loss that was not finite, empty without one.
+    shattering: what the shattering probe saw at a step (`probes.shattering.Shattering`), in order.
+    rehearsal: what a few updates on one batch did (`probes.rehearsal.Rehearsal`), None without one.
     """
 
     layers: LayerTable
@@ -52,6 +58,8 @@ class Case:
     alarms: tuple[Event, ...] = ()
     losses: tuple[Mapping[str, Any], ...] = ()
     lost: Mapping[str, Any] = field(default_factory=dict)
+    shattering: tuple[tuple[int, Shattering], ...] = ()
+    rehearsal: Rehearsal | None = None
     facts: Facts = field(default_factory=Facts)
     # What rules have worked out already, so that each is computed once (see `Case.once`).
     _memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

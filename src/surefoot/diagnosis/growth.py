@@ -15,6 +15,10 @@ from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 
 _PARTS = {"weights": "0 to 0.15", "activation": "-0.15 (ReLU) to 0", "normalization": "near 0"}
 
+# Decades up to which, before training, an optimizer that rescales may make up for what vanishes:
+# measured, a ten-layer network at 3.1 learned with Adam, and none did at 4.8 and more.
+_MADE_UP = 4.0
+
 
 @dataclass(frozen=True, slots=True)
 class Growth:
@@ -97,6 +101,9 @@ def growth(case: Case, sign: int, least: float) -> Growth | None:
     severity = gauge_severity(case, decades, alone)
     if severity is None:
         return None
+    slight = sign < 0 and not alone and decades < _MADE_UP
+    if slight and outcome(case).untrained and _first_moves(case, seen):
+        severity = Severity.ADVICE
     culprit = seen.culprit()
     if alone and culprit is not None:
         gap, lone = culprit[0], True
@@ -104,3 +111,20 @@ def growth(case: Case, sign: int, least: float) -> Growth | None:
         part = [i for i, s in enumerate(seen.stages[:-1]) if sign * s.step > least]
         gap, lone = (max(part) if part else len(seen.stages) - 2), False
     return Growth(case, seen, sign, decades, severity, gap, lone, flow.step)
+
+
+def _first_moves(case: Case, seen: Profile) -> bool:
+    """Whether the optimizer's own first update reaches the first layer all the same.
+
+    Adam and its kin divide by the gradient's scale, so a gradient that is small but not lost in
+    rounding moves the weights as far as any other: a tenth of the usual pace is enough.
+    """
+    updates, flow = case.get("update_ratio"), case.first
+    if not len(updates) or flow is None:
+        return False
+    ratios = updates.high[0].astype(float)
+    matrices = case.weight_matrices() & np.isfinite(ratios)
+    own = [i for i in case.layers.parameters_of(seen.stages[0].layer) if matrices[i]]
+    if not own or not ratios[matrices].any():
+        return False
+    return float(ratios[own].max()) >= 0.1 * float(np.median(ratios[matrices]))

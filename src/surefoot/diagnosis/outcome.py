@@ -23,6 +23,7 @@ class Outcome:
     skill = 1 - final / yardstick over the finite losses; best_skill uses the best smoothed loss of
     the run. None where the loss was not seen or goes below zero (then no yardstick exists).
     nonfinite: it ended NaN or infinite; climbed: it rose clearly before it ended or failed.
+    untrained: there is no outcome yet, because nothing was trained (`surefoot check`).
     """
 
     initial: float | None
@@ -34,6 +35,7 @@ class Outcome:
     nonfinite: bool
     short: bool
     climbed: bool
+    untrained: bool = False
 
     @property
     def diverged(self) -> bool:
@@ -45,13 +47,20 @@ class Outcome:
         return self.skill < -0.5 and self.final > 1.5 * self.initial
 
     def poor(self, skill: float) -> bool:
-        """Known to have gained less than `skill` (a NaN at the end does not undo what was)."""
+        """Known to have gained less than `skill` (a NaN at the end does not undo what was).
+
+        Before training nothing speaks for the run yet, and a gauge has to be judged alone.
+        """
+        if self.untrained:
+            return True
         if self.diverged and not (self.nonfinite and not self.climbed):
             return True
         return self.skill is not None and self.skill < skill
 
     def words(self) -> str:
         """The outcome as a clause of a sentence."""
+        if self.untrained:
+            return "nothing has been trained yet"
         if self.nonfinite:
             return "the loss ended non-finite"
         if self.skill is None or self.final is None:
@@ -70,6 +79,8 @@ def outcome(case: Case) -> Outcome:
 
 
 def _outcome(case: Case) -> Outcome:
+    if case.facts.rehearsed:
+        return Outcome(None, None, None, False, None, None, False, True, False, untrained=True)
     last = case.get("loss").last[:, 0].astype(float)
     seen = last[~np.isnan(last)]
     finite = seen[np.isfinite(seen)]

@@ -103,6 +103,9 @@ def profile(flow: Flow, layers: LayerTable) -> Profile | None:
     """The profile of a flow, None where fewer than three stages could be measured."""
     calls = _first_calls(flow)
     weighted = [c for c in calls if layers.layers[c.layer].kind.weighted]
+    if any(c.weight_norm == 0 for c in weighted):
+        # A branch that ends in zeros is meant to begin without a gradient (LoRA, Fixup).
+        weighted = [c for c in weighted if c.grad_output and c.grad_output.norm > 0]
     passed = sum(c.identity for c in weighted)
     if any(c.grad_output is not None and c.grad_output.nonfinite for c in weighted):
         return None  # norms over what is left of a non-finite gradient say nothing

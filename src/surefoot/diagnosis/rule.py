@@ -36,6 +36,8 @@ def gauge_severity(case: Case, decades: float, lone: bool = False) -> Severity |
     result = outcome(case)
     if decades < 0.87:
         return None
+    if result.untrained:
+        return _untrained_severity(decades, lone)
     if result.skill is None or result.short:
         strong = decades >= (2.0 if result.short else 3.0)
         return _bad(result) if strong or (result.climbed and decades >= 1.3) else None
@@ -45,6 +47,16 @@ def gauge_severity(case: Case, decades: float, lone: bool = False) -> Severity |
     if result.poor(limit):
         return _bad(result)
     return Severity.ADVICE if decades >= 3.0 and result.poor(0.9) else None
+
+
+def _untrained_severity(decades: float, lone: bool) -> Severity | None:
+    """Before training only theory speaks: at 2 decades most networks train slowly or not at all,
+    at 1.3 half of them slowly; below that, nearly all train. A layer that stands out alone by a
+    factor of ten is no chance: its deviation is at least six robust deviations.
+    """
+    if decades >= (1.0 if lone else 2.0):
+        return Severity.HARMFUL
+    return Severity.ADVICE if decades >= 1.3 else None
 
 
 def bad_severity(case: Case) -> Severity:

@@ -13,13 +13,13 @@ rather than the loss, whose gradient loses its direction near the optimum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
@@ -34,7 +34,8 @@ _WHITE = 4.4  # null: standard deviation 1.45, largest of 30 white networks 3.45
 class Shattering:
     """What the probe saw.
 
-    coherence: mean cosine over the samples of the two gradients, 1 smooth, 0 white noise; limit:
+    coherence: mean cosine over the samples of the two gradients, 1 smooth, 0 white noise, NaN where
+    more than half of the samples have no gradient or one that is not finite; limit:
     |coherence| below which it cannot be told from white noise; of: "input", or "parameters" for a
     model without floating-point input (then one cosine over all parameters, limit 0); curve:
     (module name, coherence of the gradient at its output), from the input to the output;
@@ -55,8 +56,10 @@ class Shattering:
 
     @property
     def reliable(self) -> bool:
-        """Whether the batch was large enough: at 8 samples the spread is 0.16 to 0.34."""
-        return self.samples >= _LEAST_BATCH
+        """Whether there was a gradient, and the batch was large enough: at 8 samples the spread is
+        0.16 to 0.34, while parameters are compared over the whole batch at once."""
+        large = self.samples >= _LEAST_BATCH or self.of == "parameters"
+        return large and math.isfinite(self.coherence)
 
 
 def shattering(
@@ -208,14 +211,25 @@ class _Probe:
         common = [n for n, g in ends[0].items() if g is not None and ends[1][n] is not None]
         here, beside = (torch.cat([e[n].double().flatten() for n in common]) for e in ends)
         batch = next((t.shape[0] for t in self._args if isinstance(t, torch.Tensor) and t.dim()), 1)
-        cosine = float(F.cosine_similarity(here, beside, dim=0))
+        cosine = float((_directions(here[None]) * _directions(beside[None])).sum())
+        cosine = cosine if bool(here.any() and beside.any()) else math.nan
         return Shattering(cosine, 0.0, "parameters", (), batch)
 
 
 def _mean_cosine(here: torch.Tensor, beside: torch.Tensor | None) -> float:
     assert beside is not None
-    a, b = here.double().flatten(1), beside.double().flatten(1)
-    return float(F.cosine_similarity(a, b, dim=1).mean())
+    a, b = _directions(here), _directions(beside)
+    known = a.any(1) & b.any(1)
+    if known.sum() < max(1, len(a) / 2):
+        return math.nan
+    return float((a * b).sum(1)[known].mean())
+
+
+def _directions(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of unit length in double, however small they are; a row of zeros stays one."""
+    x = rows.double().flatten(1)
+    x = x / x.abs().amax(1, keepdim=True).clamp(min=1e-300)
+    return x / x.norm(dim=1, keepdim=True).clamp(min=1e-300)
 
 
 def _null(rows: torch.Tensor) -> float:
@@ -224,6 +238,7 @@ def _null(rows: torch.Tensor) -> float:
     4.4 / sqrt(d B), where d = (tr S)^2 / tr S^2 is the number of directions that S = rows^T rows
     really has; from the Gram matrix [B, B], whose spectrum is the same.
     """
+    rows = rows / rows.abs().max().clamp(min=1e-300)
     gram = rows @ rows.T
     directions = float(gram.trace().square() / gram.square().sum().clamp(min=1e-300))
     return _WHITE / max(directions * len(rows), 1.0) ** 0.5

@@ -83,6 +83,15 @@ def gain(activation: Elementwise, sigma_w: float | None = None, sigma_b: float =
     return _gain(moments, sigma_w, sigma_b, _fixed_point(moments, sigma_w, sigma_b))
 
 
+def moments(activation: Elementwise, q: float) -> tuple[float, float]:
+    """(E[phi^2], E[phi'^2]) of an activation whose input is normal with variance q.
+
+    >>> [round(m, 6) for m in moments(torch.relu, 4.0)]
+    [2.0, 0.5]
+    """
+    return _Moments(activation)(q)
+
+
 class _Moments:
     """E[phi^2] and E[phi'^2] as functions of the variance, each computed once."""
 

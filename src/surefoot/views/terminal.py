@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from surefoot.findings import Finding, Remedy, Report, Severity, Verdict
+from surefoot.findings import Check, Finding, Remedy, Report, Severity, Verdict
 from surefoot.views.words import (
     CAUSE,
     PATHOLOGY,
@@ -55,25 +55,27 @@ def print_verdict(
     A healthy run takes two lines. Never raises for what the report contains: names are escaped,
     and characters that the terminal's encoding lacks are replaced.
     """
-    first = lead(report)
-    steps = plural(report.steps, "step")
+    first, rehearsed = lead(report), isinstance(report, Check)
+    seen = (
+        "one batch seen before training" if rehearsed else f"{plural(report.steps, 'step')} watched"
+    )
     if report.verdict is Verdict.UNSTABLE and first is not None:
         _unstable(report, first, console)
     elif report.verdict is Verdict.HEALTHY:
-        console.print(_headline(report, [f"{steps} watched, nothing wrong found."], console))
-        _list(report.findings, console)
+        console.print(_headline(report, [f"{seen}, nothing wrong found."], console))
+        _list(report.findings, console, rehearsed)
     else:
-        console.print(_headline(report, [f"{steps} watched, too little for a verdict:"], console))
+        console.print(_headline(report, [f"{seen}, too little for a verdict:"], console))
         _missing(report, console)
-        _list(report.findings, console)
+        _list(report.findings, console, rehearsed)
     _where(report, report_path, folder, console)
 
 
 def _unstable(report: Report, first: Finding, console: Console) -> None:
     parts: list[RenderableType] = [
-        _headline(report, _summary(first), console),
+        _headline(report, _summary(first, isinstance(report, Check)), console),
         Text(),
-        _text(console, clean(first.sentence)),
+        shown(console, clean(first.sentence)),
     ]
     if first.remedies:
         parts += [Text(), *_remedy(first.remedies[0], console)]
@@ -84,16 +86,17 @@ def _unstable(report: Report, first: Finding, console: Console) -> None:
     if first.victims:
         names = ", ".join(shorten(v, NAME) for v in first.victims[:4])
         more = f" and {len(first.victims) - 4} more" if len(first.victims) > 4 else ""
-        console.print(_text(console, f"Symptom only: {names}{more}"))
-    _list(tuple(f for f in report.findings if f is not first), console)
+        console.print(shown(console, f"Symptom only: {names}{more}"))
+    _list(tuple(f for f in report.findings if f is not first), console, isinstance(report, Check))
     _missing(report, console)
 
 
-def _summary(finding: Finding) -> list[str]:
-    """What, where, when and why, in as few words."""
+def _summary(finding: Finding, rehearsed: bool = False) -> list[str]:
+    """What, where, when (in a training) and why, in as few words."""
     where = [] if finding.layer is None else [f"starts at {shorten(finding.layer, NAME)}"]
     cause = CAUSE[finding.cause][0].removeprefix("cause ")
-    return [PATHOLOGY[finding.pathology][0], *where, when(finding), f"cause: {cause}"]
+    since = [] if rehearsed else [when(finding)]
+    return [PATHOLOGY[finding.pathology][0], *where, *since, f"cause: {cause}"]
 
 
 def _headline(report: Report, items: list[str], console: Console) -> Text:
@@ -105,7 +108,7 @@ def _headline(report: Report, items: list[str], console: Console) -> Text:
             lines[-1] += f" · {item}"
         else:
             lines.append(item)
-    text = _text(console, "\n".join(lines), "bold")
+    text = shown(console, "\n".join(lines), "bold")
     text.stylize(STYLE[report.verdict], 0, len(badge))
     return text
 
@@ -113,42 +116,42 @@ def _headline(report: Report, items: list[str], console: Console) -> Text:
 def _remedy(remedy: Remedy, console: Console) -> list[RenderableType]:
     on = f" on {shorten(remedy.target, NAME)}" if remedy.target else ""
     words = f"Do first: {clean(remedy.remedy)}{on} ({proof_words(remedy.proof)}). "
-    line = _text(console, words + sentence(remedy.why))
+    line = shown(console, words + sentence(remedy.why))
     line.stylize("bold", 0, len("Do first:"))
     parts: list[RenderableType] = [line]
     if remedy.code:
-        parts.append(Padding(_text(console, clean_code(remedy.code), "cyan"), (0, 0, 0, 4)))
+        parts.append(Padding(shown(console, clean_code(remedy.code), "cyan"), (0, 0, 0, 4)))
     return parts
 
 
 def _evidence(finding: Finding, console: Console) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(_text(console, f"Evidence ({clean(finding.rule)})"), overflow="fold")
+    table.add_column(shown(console, f"Evidence ({clean(finding.rule)})"), overflow="fold")
     table.add_column("Measured", justify="right", overflow="fold", min_width=8)
     table.add_column("Healthy", overflow="fold")
     table.add_column("Step", justify="right")
     for e in finding.evidence:
         step = "all" if e.step is None else f"{e.step:,}"
         cells = (clean(e.quantity), number(e.value), clean(e.expected), step)
-        table.add_row(*(_text(console, cell) for cell in cells))
+        table.add_row(*(shown(console, cell) for cell in cells))
     return table
 
 
-def _list(findings: tuple[Finding, ...], console: Console) -> None:
+def _list(findings: tuple[Finding, ...], console: Console, rehearsed: bool) -> None:
     """Each finding in a line; the report has the rest."""
     rows = []
     for finding in findings[:OTHERS]:
         follows = [f"follows from {clean(finding.follows)}"] if finding.follows else []
-        words = " · ".join([*_summary(finding), *follows])
-        severity = _text(console, str(finding.severity), STYLE[finding.severity])
-        rows.append((severity, _text(console, f"{clean(finding.rule)} {words}")))
+        words = " · ".join([*_summary(finding, rehearsed), *follows])
+        severity = shown(console, str(finding.severity), STYLE[finding.severity])
+        rows.append((severity, shown(console, f"{clean(finding.rule)} {words}")))
     if len(findings) > OTHERS:
-        rows.append((Text(), _text(console, f"and {len(findings) - OTHERS} more")))
+        rows.append((Text(), shown(console, f"and {len(findings) - OTHERS} more")))
     _hanging(rows, console)
 
 
 def _missing(report: Report, console: Console) -> None:
-    _hanging([(Text("not seen"), _text(console, clean(x))) for x in report.missing], console)
+    _hanging([(Text("not seen"), shown(console, clean(x))) for x in report.missing], console)
 
 
 def _hanging(rows: list[tuple[Text, Text]], console: Console) -> None:
@@ -165,15 +168,15 @@ def _hanging(rows: list[tuple[Text, Text]], console: Console) -> None:
 def _where(report: Report, path: str | None, folder: str | None, console: Console) -> None:
     """Paths on a line of their own, never folded: they are there to be copied."""
     if path is not None:
-        console.print(_text(console, f"Report: {clean(path)}"), soft_wrap=True)
+        console.print(shown(console, f"Report: {clean(path)}"), soft_wrap=True)
         if report.verdict is not Verdict.HEALTHY:
             uri = Path(path).absolute().as_uri()
-            console.print(_text(console, f"  in a browser: {uri}"), soft_wrap=True)
+            console.print(shown(console, f"  in a browser: {uri}"), soft_wrap=True)
     elif folder is not None:
-        console.print(_text(console, f"Run folder: {clean(folder)}"), soft_wrap=True)
+        console.print(shown(console, f"Run folder: {clean(folder)}"), soft_wrap=True)
 
 
-def _text(console: Console, words: str, style: str = "") -> Text:
+def shown(console: Console, words: str, style: str = "") -> Text:
     """`words` reduced to what the console's encoding can write."""
     if not console.encoding.startswith("utf"):
         words = words.translate(_ASCII)

@@ -13,6 +13,7 @@ from surefoot.diagnosis.rules import (
     dead,
     disconnected,
     exploding,
+    first_update,
     initial_scale,
     input_scale,
     learning_rate_high,
@@ -22,6 +23,7 @@ from surefoot.diagnosis.rules import (
     not_zeroed,
     output_mismatch,
     recurrent,
+    shattered,
     vanishing,
 )
 
@@ -37,8 +39,10 @@ RULES: dict[str, Rule] = {
         exploding,
         recurrent,
         collapsed,
+        shattered,
         loss_scale,
         learning_rate_high,
+        first_update,
         dead,
         learning_rate_low,
         output_mismatch,

@@ -25,10 +25,11 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.profile import first_profile
 from surefoot.diagnosis.rule import Rule, bad_severity
-from surefoot.findings import Cause, Evidence, Finding, Pathology
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 
 _COLLAPSED = 0.95
 _DEPTH = 10  # weighted layers: a shallower network is not collapsed by depth
+_DEEP = 20  # before training: twice that, for nothing else speaks yet
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -55,7 +56,7 @@ def judge(case: Case) -> Iterator[Finding]:
         cause=Cause.DEPTH_WITHOUT_SKIP,
         layer=name,
         victims=tuple(victims),
-        severity=bad_severity(case),
+        severity=_severity(case, seen.depth),
         first_step=flow.step,
         last_step=case.facts.steps - 1,
         confidence=0.85 if last > 0.98 else 0.7,
@@ -72,6 +73,12 @@ def judge(case: Case) -> Iterator[Finding]:
         ),
         remedies=prescriptions.for_depth(Cause.DEPTH_WITHOUT_SKIP, name, seen.depth, None),
     )
+
+
+def _severity(case: Case, depth: int) -> Severity:
+    """Before training, a shallower network whose signal fades into its biases may still mend."""
+    early = outcome(case).untrained and depth < _DEEP
+    return Severity.ADVICE if early else bad_severity(case)
 
 
 RULE = Rule("SF104", "Collapsed representations", __doc__ or "", judge)

@@ -41,7 +41,7 @@ _REBUILD = Remedy(
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the parameters that never had a gradient."""
     facts, flow = case.facts, case.first
-    if facts.steps < 2 or not facts.backwards or not facts.present:
+    if (facts.steps < 2 and not facts.rehearsed) or not facts.backwards or not facts.present:
         return
     if not any(facts.present):
         yield _all(case)

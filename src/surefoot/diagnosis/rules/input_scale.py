@@ -20,7 +20,9 @@ from collections.abc import Iterator
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule, bad_severity
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.layers import Kind
+from surefoot.signals.flow import Flow
 
 _ABSURD, _LARGE, _SMALL = 300.0, 30.0, 5e-3
 _STANDARDISE = Remedy(
@@ -47,7 +49,7 @@ def judge(case: Case) -> Iterator[Finding]:
         rule=RULE.id,
         pathology=Pathology.EXPLODING if large else Pathology.STALLED,
         cause=Cause.INPUT_SCALE,
-        severity=bad_severity(case),
+        severity=_severity(case, flow, rms),
         first_step=flow.step,
         last_step=case.facts.steps - 1,
         confidence=0.8,
@@ -61,6 +63,17 @@ def judge(case: Case) -> Iterator[Finding]:
         ),
         remedies=(_STANDARDISE,),
     )
+
+
+def _severity(case: Case, flow: Flow, rms: float) -> Severity:
+    """Before training, raw pixels are worth knowing of and no more; they often train."""
+    if not outcome(case).untrained:
+        return bad_severity(case)
+    leaves = (c for c in flow.calls if case.layers.layers[c.layer].leaf)
+    normalised = next((case.layers.layers[c.layer].kind for c in leaves), None)
+    if normalised is Kind.NORMALIZATION:
+        return Severity.ADVICE
+    return Severity.HARMFUL if rms > _ABSURD or rms < _SMALL else Severity.ADVICE
 
 
 RULE = Rule("SF304", "Input scale", __doc__ or "", judge)

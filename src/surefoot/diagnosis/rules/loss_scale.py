@@ -22,8 +22,9 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, bad_severity
+from surefoot.diagnosis.rules import first_update
 from surefoot.diagnosis.rules.learning_rate_high import overshoots
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 
 _FACTOR = 8.0
 _SHORT = 3e-5
@@ -39,7 +40,8 @@ def judge(case: Case) -> Iterator[Finding]:
     factor = abs(float(losses[0]["multiplier"]))
     # Under SGD a constant factor and a learning rate are one and the same: only a sum, which few
     # mean to take, is blamed before the learning rate is.
-    too_long = factor >= _FACTOR and losses[0].get("summed") and overshoots(case)
+    overshot = overshoots(case) or first_update.overshot(case) is Severity.HARMFUL
+    too_long = factor >= _FACTOR and losses[0].get("summed") and overshot
     too_short = 0 < factor <= 1 / _FACTOR and steps.highest <= _SHORT and not result.diverged
     if not (too_long or too_short):
         return

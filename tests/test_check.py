@@ -1,0 +1,506 @@
+"""`surefoot check`: the verdict before training, its numbers against theory, and its innocence."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from sklearn.datasets import load_digits
+from torch import nn
+
+import surefoot
+from surefoot.build import Build, BuildError, from_parts
+from surefoot.cli import cli
+from surefoot.findings import Cause, Check, Pathology, Severity
+
+CE = nn.CrossEntropyLoss
+
+
+def digits(count: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = load_digits(return_X_y=True)
+    x = torch.tensor((x - x.mean()) / x.std(), dtype=torch.float32)
+    return x[:count], torch.tensor(y)[:count]
+
+
+def mlp(
+    depth: int,
+    activation: type[nn.Module] = nn.ReLU,
+    gain: float | None = None,
+    norm: bool = False,
+    width: int = 64,
+) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [nn.Linear(64 if not layers else width, width)]
+        layers += [nn.BatchNorm1d(width)] if norm else []
+        layers += [activation()]
+    model = nn.Sequential(*layers, nn.Linear(width, 10))
+    if gain is not None:
+        for layer in (m for m in model if isinstance(m, nn.Linear)):
+            nn.init.normal_(layer.weight, std=gain / layer.in_features**0.5)
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+def gauge(check: Check, words: str) -> Any:
+    (found,) = [e.value for e in check.gauges if e.quantity.strip().startswith(words)]
+    return found
+
+
+HE = math.sqrt(2)
+FAULTY = [
+    ("sigmoid", lambda: mlp(8, nn.Sigmoid), None, "vanishing", "saturating_activation"),
+    ("small", lambda: mlp(20, gain=0.7), None, "vanishing", "weights_too_small"),
+    ("large", lambda: mlp(15, gain=3 * HE), None, "exploding", "weights_too_large"),
+    ("bn", lambda: mlp(50, norm=True), None, "exploding", "normalization_without_skip"),
+    ("collapsed", lambda: mlp(50, gain=HE), None, "collapsed", "depth_without_skip"),
+    ("sgd", lambda: mlp(4, gain=HE), ("SGD", 10.0), "oscillating", "learning_rate_too_high"),
+    ("adam", lambda: mlp(4, gain=HE), ("Adam", 3.0), "oscillating", "learning_rate_too_high"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "optimizer", "pathology", "cause"), FAULTY)
+def test_a_fault_is_named_before_training(
+    name: str, make: Any, optimizer: tuple[str, float] | None, pathology: str, cause: str
+) -> None:
+    model = make()
+    made = None
+    if optimizer is not None:
+        made = getattr(torch.optim, optimizer[0])(model.parameters(), lr=optimizer[1])
+    result = surefoot.check(model, digits(), CE(), made)
+    assert result.root is not None, result
+    assert (result.root.pathology, result.root.cause) == (Pathology(pathology), Cause(cause))
+    assert result.root.severity is Severity.HARMFUL
+    assert result.passes <= 8
+
+
+def test_the_rules_of_a_check_fire_and_stay_silent() -> None:
+    """SF107 and SF305, which a run does not hear."""
+    shattered = surefoot.check(mlp(50, norm=True), digits(), CE())
+    assert "SF107" in {f.rule for f in shattered.findings if f.severity is Severity.HARMFUL}
+    assert gauge(shattered, "gradient coherence") < 0.2
+    model = mlp(4, gain=HE)
+    long = surefoot.check(model, digits(), CE(), torch.optim.SGD(model.parameters(), lr=10.0))
+    assert [f.rule for f in long.findings] == ["SF305"]
+    # A plain network with a correct initialisation collapses and does not shatter.
+    collapsed = surefoot.check(mlp(50, gain=HE), digits(), CE())
+    assert "SF107" not in {f.rule for f in collapsed.findings}
+    assert gauge(collapsed, "gradient coherence") > 0.8
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+class Conv(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.reshape(-1, 1, 8, 8))
+
+
+HEALTHY = [
+    (lambda: mlp(5, gain=HE), lambda p: torch.optim.Adam(p, lr=1e-3)),
+    (lambda: mlp(5, gain=HE), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)),
+    (lambda: mlp(3, nn.Tanh), lambda p: torch.optim.AdamW(p, lr=3e-3)),
+    (lambda: mlp(6, norm=True), lambda p: torch.optim.SGD(p, lr=0.1)),
+    (lambda: mlp(1), lambda p: torch.optim.RMSprop(p, lr=1e-3)),
+    (
+        lambda: nn.Sequential(*(Block(64) for _ in range(20)), nn.LayerNorm(64), nn.Linear(64, 10)),
+        lambda p: torch.optim.AdamW(p, lr=1e-3),
+    ),
+    (
+        lambda: Conv(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Flatten(),
+                     nn.Linear(512, 10)),
+        lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "optimizer"), HEALTHY)
+def test_a_sound_network_is_healthy(make: Any, optimizer: Any) -> None:
+    model = make()
+    result = surefoot.check(model, digits(), CE(), optimizer(model.parameters()))
+    assert str(result.verdict) == "healthy", result
+    assert not result.findings
+    assert result.passes <= 8
+
+
+def test_growth_agrees_with_the_mean_field_theory() -> None:
+    """chi_1 of tanh at sigma_w = 2.5, sigma_b = 0 by an integral of its own, and ReLU exactly."""
+    z, w = np.polynomial.hermite_e.hermegauss(201)
+    w = w / w.sum()
+    q = 1.0
+    for _ in range(500):
+        q = 6.25 * float(w @ np.tanh(math.sqrt(q) * z) ** 2)
+    chi = 6.25 * float(w @ (1 - np.tanh(math.sqrt(q) * z) ** 2) ** 2)
+    seen = surefoot.check(mlp(12, nn.Tanh, 2.5, width=512), digits(), CE())
+    inner = [row.gradient_expected for row in seen.layers[4:-1]]
+    assert np.median(inner) == pytest.approx(0.5 * math.log10(chi), abs=0.01)
+    measured = [row.gradient_growth for row in seen.layers[4:-1]]
+    assert np.median(measured) == pytest.approx(0.5 * math.log10(chi), abs=0.03)
+    relu = surefoot.check(mlp(10, nn.ReLU, 2.0, width=512), digits(), CE())
+    for row in relu.layers[:-1]:
+        assert row.gradient_expected == pytest.approx(0.5 * math.log10(2), abs=0.02)
+        assert row.signal_expected == pytest.approx(0.5 * math.log10(2), abs=0.02)
+
+
+def test_the_scales_along_the_depth_are_those_of_autograd() -> None:
+    model, (x, y) = mlp(6, gain=HE).double(), digits()
+    x = x.double()
+    seen = surefoot.check(model, (x, y), CE())
+    outputs, at = [], x
+    for layer in model:
+        at = layer(at)
+        if isinstance(layer, nn.Linear):
+            outputs.append(at)
+    gradients = torch.autograd.grad(CE()(at, y), outputs)
+    norms = [math.log10(float(g.norm())) for g in gradients]
+    for row, z, n in zip(seen.layers, outputs, norms, strict=False):
+        assert row.signal == pytest.approx(float(z.detach().square().mean().sqrt()), rel=1e-9)
+        assert row.gradient - seen.layers[0].gradient == pytest.approx(n - norms[0], abs=1e-9)
+    assert seen.gauges[0].value == pytest.approx(float(CE()(at, y).detach()), rel=1e-12)
+
+
+def test_curvature_and_the_kept_decrease_on_a_quadratic() -> None:
+    """0.5 w'Hw with H = diag(4, 1): along u = -lr g the curvature is lr g'Hg / (2 g'g)."""
+
+    class Quadratic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor([[1.0, 2.0]], dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0.5 * (self.w.square() * x).sum() * torch.ones(1, dtype=torch.float64)
+
+    model, h = Quadratic(), torch.tensor([4.0, 1.0], dtype=torch.float64)
+    lr = 0.1
+    seen = surefoot.check(
+        model, (h, h), lambda out, _: out.sum(), torch.optim.SGD(model.parameters(), lr)
+    )
+    g = h * model.w.detach()[0]
+    kappa = float(lr * (g * h * g).sum() / (2 * (g * g).sum()))
+    assert gauge(seen, "curvature") == pytest.approx(kappa, rel=1e-9)
+    assert gauge(seen, "decrease kept, a tenth") == pytest.approx(1 - 0.1 * kappa, rel=1e-6)
+    assert gauge(seen, "decrease kept, the whole") == pytest.approx(1 - kappa, rel=1e-6)
+
+
+class Noisy(nn.Module):
+    """Dropout, batch norm, a counter and a user's hook: everything that a forward may change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Dropout(0.3))
+        self.head = nn.Linear(64, 10)
+        self.calls = 0
+        self.history: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.history.append(len(x))
+        return self.head(self.body(x) + np.random.rand())
+
+
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+def test_nothing_of_the_users_is_changed(kind: str) -> None:
+    model, (x, y) = Noisy(), digits()
+    heard: list[int] = []
+    model.head.register_forward_hook(lambda *_: heard.append(1))
+    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    for _ in range(2):  # so that the optimizer has state and the parameters gradients
+        optimizer.zero_grad()
+        CE()(model(x), y).backward()
+        optimizer.step()
+        scheduler.step()
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict(), scheduler.state_dict()))
+    gradients = [p.grad.clone() for p in model.parameters()]
+    memory = [p.data_ptr() for p in model.parameters()]
+    calls, history, hooked = model.calls, list(model.history), len(heard)
+    randoms = torch.get_rng_state(), np.random.get_state()[1].copy()
+
+    result = surefoot.check(model, (x, y), CE(), optimizer)
+
+    assert gauge(result, "update-to-weight") > 0
+    after = model.state_dict(), optimizer.state_dict(), scheduler.state_dict()
+    for old, new in zip(before, after, strict=True):
+        assert same(old, new)
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients, strict=True))
+    assert [p.data_ptr() for p in model.parameters()] == memory
+    assert (model.calls, model.history, len(heard)) == (calls, history, hooked)
+    assert torch.equal(torch.get_rng_state(), randoms[0])
+    assert (np.random.get_state()[1] == randoms[1]).all()
+    assert all(not m._forward_pre_hooks for m in model.modules())
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_it_leaves_a_watch_around_it_alone() -> None:
+    model, (x, y) = mlp(4, gain=HE), digits()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with surefoot.watch(model, optimizer) as watch:
+        for _ in range(3):
+            surefoot.check(model, (x, y), CE(), optimizer)
+            optimizer.zero_grad()
+            CE()(model(x), y).backward()
+            optimizer.step()
+    assert watch.report().steps == 3
+    assert not watch.findings
+
+
+class Own(nn.Module):
+    """A model that gives its own loss and takes keywords, as those of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp(2)
+
+    def forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.net(pixels)
+        return {"loss": CE()(logits, labels), "logits": logits}
+
+
+def test_every_form_of_batch() -> None:
+    x, y = digits()
+    keywords = surefoot.check(Own(), {"pixels": x, "labels": y})
+    assert str(keywords.verdict) == "healthy"
+    torch.manual_seed(0)
+    auto = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 64))
+    assert str(surefoot.check(auto, x, nn.MSELoss()).verdict) == "healthy"
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp(2)
+
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return self.net(a + b)
+
+    assert str(surefoot.check(Two(), ((x, x), y), CE()).verdict) == "healthy"
+
+
+def test_what_cannot_be_measured_is_said() -> None:
+    model, (x, y) = mlp(3), digits(16)
+    model.eval()
+    lbfgs = torch.optim.LBFGS(model.parameters())
+    result = surefoot.check(model, (x, y), CE(), lbfgs)
+    assert gauge(result, "gradient coherence") == "not measured"
+    assert gauge(result, "first updates") == "not rehearsed"
+    assert gauge(result, "mode of the model") == "evaluation"
+    assert str(result.verdict) == "healthy"
+
+
+def test_a_nan_in_the_batch_and_one_made_by_the_model() -> None:
+    x, y = digits()
+    bad = x.clone()
+    bad[3, 5] = math.nan
+    found = surefoot.check(mlp(3), (bad, y), CE()).root
+    assert found is not None
+    assert found.cause is Cause.NONFINITE_INPUT
+
+    class Root(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x - x).sqrt() + x
+
+    model = nn.Sequential(nn.Linear(64, 64), Root(), nn.Linear(64, 10))
+    found = surefoot.check(model, (x, y), CE()).root
+    assert found is not None
+    assert (found.cause, found.layer) == (Cause.UNDEFINED_OPERATION, "1")
+
+
+def test_branches_that_begin_at_zero_are_no_fault() -> None:
+    """The last matrix of each branch is zero, as in LoRA: its own input begins without gradient."""
+
+    class Adapter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base, self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 4), nn.Linear(4, 64)
+            nn.init.zeros_(self.b.weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(self.base(x) + self.b(self.a(x)))
+
+    torch.manual_seed(0)
+    model = nn.Sequential(*(Adapter() for _ in range(4)), nn.Linear(64, 10))
+    assert not surefoot.check(model, digits(), CE()).findings
+
+
+def test_a_compiled_or_wrapped_model_is_looked_through() -> None:
+    model = mlp(8, nn.Sigmoid)
+    result = surefoot.check(nn.DataParallel(model), digits(), CE())
+    assert result.root is not None
+    assert result.root.layer == "12"
+
+
+# -- slips ------------------------------------------------------------------------------------
+
+
+def parts() -> tuple[nn.Module, Any, Any, torch.optim.Optimizer]:
+    model = mlp(2)
+    return model, digits(), CE(), torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def frozen() -> nn.Module:
+    return mlp(2).requires_grad_(False)
+
+
+M, B, L, O = parts()  # noqa: E741
+SLIPS: list[tuple[Any, str]] = [
+    (None, "got None: is the return missing"),
+    ((M, B), "got a tuple of 2"),
+    ((M, B, L, O, 1), "got a tuple of 5"),
+    ({"model": M}, "got a dict"),
+    ((x for x in (M, B, L)), "it yields: use return"),
+    ((B, M, L), "expected a torch.nn.Module in first place, got a tuple of 2"),
+    ((nn.Linear, B, L), "got the class Linear: make one"),
+    ((frozen(), B, L), "all of its parameters are frozen"),
+    ((nn.ReLU(), B, L), "it has no parameters"),
+    ((nn.LazyLinear(3), B, L), "lazy layers"),
+    ((M, torch.utils.data.DataLoader([1]), L), "got a DataLoader: return next"),
+    ((M, iter([1]), L), "expected one batch in second place, got a list_iterator"),
+    ((M, None, L), "expected one batch of tensors in second place"),
+    ((M, (np.zeros(3), np.zeros(3)), L), "torch.from_numpy"),
+    ((M, (torch.zeros(0, 64), torch.zeros(0).long()), L), "got an empty one"),
+    ((M, B, CE), "got the class CrossEntropyLoss: make one"),
+    ((M, B, O), "expected a loss function in third place, got a SGD"),
+    ((M, B, L, torch.optim.SGD), "expected a torch.optim.Optimizer in fourth place, got the class"),
+    ((M, B, L, torch.optim.lr_scheduler.StepLR(O, 1)), "the scheduler is not needed"),
+    ((M, B, L, torch.optim.SGD(mlp(1).parameters())), "holds none of its parameters"),
+]
+
+
+@pytest.mark.parametrize(("made", "words"), SLIPS)
+def test_a_slip_in_build_is_said(made: Any, words: str) -> None:
+    with pytest.raises(BuildError) as caught:
+        from_parts(made)
+    assert words in str(caught.value)
+
+
+RUNTIME: list[tuple[Any, Any, Any, str]] = [
+    (M, (B[0][:, :60], B[1]), L, "the model refused the batch: RuntimeError: mat1 and mat2"),
+    (M, (B[0], B[1].float()), L, "the loss function failed"),
+    (M, B, lambda o, t: CE()(o, t).item(), "expected the loss as a tensor, got float"),
+    (M, B, CE(reduction="none"), "expected one number as the loss, got a tensor of shape [128]"),
+    (M, B, lambda o, t: CE()(o.detach(), t), "got one without a graph"),
+    (M, B, None, "has no loss of its own"),
+]
+
+
+@pytest.mark.parametrize(("model", "batch", "loss", "words"), RUNTIME)
+def test_parts_that_do_not_fit_are_said(model: Any, batch: Any, loss: Any, words: str) -> None:
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(BuildError) as caught:
+        surefoot.check(model, batch, loss)
+    assert words in str(caught.value)
+    assert same(before, model.state_dict())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_build_error_is_a_value_error() -> None:
+    assert issubclass(surefoot.BuildError, ValueError)
+    assert Build(M, B, L).targets is B[1]
+
+
+# -- the command ------------------------------------------------------------------------------
+
+PROJECT = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    layers = [m for _ in range(10) for m in (nn.Linear(32, 32), nn.Sigmoid())]
+    model = nn.Sequential(*layers, nn.Linear(32, 2))
+    batch = torch.randn(64, 32), torch.randint(2, (64,))
+    return model, batch, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), lr=0.1)
+
+def sound():
+    model = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 2))
+    batch = torch.randn(64, 32), torch.randint(2, (64,))
+    return model, batch, nn.CrossEntropyLoss()
+
+def broken():
+    raise RuntimeError("the data is not there")
+
+def greedy(path):
+    return build()
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "checked_project.py").write_text(PROJECT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def invoke(*words: str) -> Any:
+    return CliRunner().invoke(cli, ["check", *words], standalone_mode=True)
+
+
+class TestCommand:
+    def test_verdict_numbers_and_status(self, project: Path) -> None:
+        done = invoke("checked_project:build", "-o", "page.html", "--json", "out.json")
+        assert done.exit_code == 0, done.output
+        assert "UNSTABLE" in done.output
+        assert "saturating activation" in done.output
+        assert "forward-backward equivalents" in done.output
+        data = json.loads((project / "out.json").read_text())
+        assert data["verdict"] == "unstable"
+        assert data["steps"] == 0
+        assert data["check"]["passes"] <= 8
+        assert {"quantity", "value", "expected", "step"} == set(data["check"]["gauges"][0])
+        assert (project / "page.html").read_text().startswith("<!doctype html>")
+
+    def test_the_path_of_a_file_will_do(self, project: Path) -> None:
+        done = invoke("checked_project.py:sound", "--fail-on", "advice")
+        assert done.exit_code == 0, done.output
+        assert "HEALTHY" in done.output
+
+    def test_a_finding_can_fail_a_pipeline(self, project: Path) -> None:
+        assert invoke("checked_project:build", "--fail-on", "harmful", "--quiet").exit_code == 3
+        done = invoke("checked_project:build", "--json", "-")
+        assert json.loads(done.stdout)["verdict"] == "unstable"
+
+    @pytest.mark.parametrize(
+        ("target", "words"),
+        [
+            ("checked_project", "expected MODULE:FUNCTION"),
+            ("checked_projekt:build", "Did you mean checked_project?"),
+            ("checked_project:bild", "did you mean checked_project:build?"),
+            ("checked_project:greedy", "to need no arguments: missing a required argument: 'path'"),
+            ("checked_project:torch", "expected a function that makes the parts"),
+            ("nothing.py:build", "found none at nothing.py"),
+        ],
+    )
+    def test_slips_of_the_target(self, project: Path, target: str, words: str) -> None:
+        done = invoke(target)
+        assert done.exit_code == 2
+        assert words in done.output
+
+    def test_the_projects_own_failure_is_its_own(self, project: Path) -> None:
+        done = invoke("checked_project:broken")
+        assert done.exit_code == 1
+        assert "checked_project:broken failed" in done.output
