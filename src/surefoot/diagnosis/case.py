@@ -14,6 +14,7 @@ from surefoot.probes.shattering import Shattering
 from surefoot.record.data import Event
 from surefoot.record.series import Series
 from surefoot.signals.flow import Flow
+from surefoot.signals.forensics import Inquiry
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Case:
     lost: the same of the first loss that was not finite, empty without one.
     shattering: what the shattering probe saw at a step (`probes.shattering.Shattering`), in order.
     rehearsal: what a few updates on one batch did (`probes.rehearsal.Rehearsal`), None without one.
+    inquiries: what came of trying suspect steps again on copies, in order.
     """
 
     layers: LayerTable
@@ -60,6 +62,7 @@ class Case:
     lost: Mapping[str, Any] = field(default_factory=dict)
     shattering: tuple[tuple[int, Shattering], ...] = ()
     rehearsal: Rehearsal | None = None
+    inquiries: tuple[Inquiry, ...] = ()
     facts: Facts = field(default_factory=Facts)
     # What rules have worked out already, so that each is computed once (see `Case.once`).
     _memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

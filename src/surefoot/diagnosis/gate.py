@@ -67,6 +67,10 @@ class Gate:
         excess = _log(self._last[indices]) - self._median[indices]
         return excess / self._scale[indices], np.exp(np.clip(excess, -80, 80))
 
+    def usual(self, indices: np.ndarray) -> np.ndarray:
+        """The median norm of some parameters over the window; NaN before there is one."""
+        return np.exp(self._median[indices])
+
     def _enter(self, norms: np.ndarray) -> None:
         self._fresh[self._rows % _REFRESH] = norms
         self._rows += 1

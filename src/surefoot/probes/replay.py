@@ -29,6 +29,7 @@ from surefoot.probes.flow import FlowProbe
 from surefoot.probes.origin import Origin, OriginMode
 from surefoot.probes.safely import Hook, raise_failure, safely
 from surefoot.probes.statistics import float_tensors
+from surefoot.signals.criterion import Leaf, mark
 from surefoot.signals.flow import Flow
 
 _HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -48,12 +49,25 @@ class Entry:
     autocast: tuple[bool, torch.dtype]
     training: bool
     output_gradients: dict[int, torch.Tensor] = field(default_factory=dict)
+    outputs: dict[int, torch.Tensor] = field(default_factory=dict)  # values, if they are kept
+
+    def refusal(self) -> str:
+        """Why the call cannot be made again as it was; empty if it can."""
+        if [t._version for t in tensors_of((self.args, self.kwargs))] != self.versions:
+            return "an input of the step was changed in place after it was used"
+        if self.module.training != self.training:
+            return "the model changed between training and evaluation mode"
+        return ""
 
 
 class EntryTap:
-    """Keeps the current step's entries; `clear` after each optimizer step. About 5 us a call."""
+    """Keeps the current step's entries; `clear` after each optimizer step. About 5 us a call.
+
+    marking: whether outputs are marked for `signals.criterion`; keeping: whether they are kept too.
+    """
 
     def __init__(self, modules: list[nn.Module]) -> None:
+        self.marking = self.keeping = False
         self.entries: list[Entry] = []
         self.inputs: list[torch.Tensor] = []
         self.overflowed = False
@@ -94,7 +108,7 @@ class EntryTap:
         if self._pending or len(self.entries) >= _MAX_ENTRIES:
             self.overflowed = self.overflowed or not self._pending
             return
-        leaves = _tensors((args, kwargs))
+        leaves = tensors_of((args, kwargs))
         self.inputs += [_plain(t) for t in leaves if t.is_floating_point() and _has_data(t)]
         entry = Entry(
             module,
@@ -113,9 +127,13 @@ class EntryTap:
             return
         entry = self._pending.pop()
         self.entries.append(entry)
-        for i, tensor in enumerate(_tensors(output)):
+        for i, tensor in enumerate(tensors_of(output)):
             if tensor.requires_grad:
                 tensor.register_hook(partial(_keep_gradient, entry, i))
+                if self.marking:
+                    mark(tensor, id(self), Leaf(entry, i))
+                if self.keeping:
+                    entry.outputs[i] = tensor.detach()
 
 
 def _has_data(tensor: torch.Tensor) -> bool:
@@ -133,7 +151,8 @@ def _keep_gradient(entry: Entry, index: int, gradient: torch.Tensor) -> None:
     entry.output_gradients[index] = gradient
 
 
-def _tensors(tree: Any) -> list[torch.Tensor]:
+def tensors_of(tree: Any) -> list[torch.Tensor]:
+    """The tensors among the leaves of a structure of arguments or outputs."""
     if isinstance(tree, torch.Tensor):
         return [tree]
     if type(tree) is tuple and len(tree) == 2 and tree[1] == {} and _only_tensors(tree[0]):
@@ -170,11 +189,9 @@ def replay(
     used = [e for e in entries if e.output_gradients]
     if not used:
         return "no module call of this step received a gradient"
-    for entry in used:
-        if [t._version for t in _tensors((entry.args, entry.kwargs))] != entry.versions:
-            return "an input of the step was changed in place after it was used"
-        if entry.module.training != entry.training:
-            return "the model changed between training and evaluation mode"
+    refusal = next(filter(None, (e.refusal() for e in used)), "")
+    if refusal:
+        return refusal
     probe = FlowProbe(table, modules)
     with set_aside(modules) as aliases:
         open_layer = partial(_open_layer, probe)
@@ -233,18 +250,7 @@ def _run(
     found: dict[int, torch.Tensor],
 ) -> Origin | None:
     """One entry forward and backward; adds its parameter gradients to `found` by parameter id."""
-    torch.set_rng_state(entry.rng)
-    fresh = {
-        id(t): t.detach().requires_grad_(t.requires_grad)
-        for t in _tensors((entry.args, entry.kwargs))
-    }
-    args, kwargs = tree_map(
-        lambda x: fresh[id(x)] if isinstance(x, torch.Tensor) else x, (entry.args, entry.kwargs)
-    )
-    enabled, dtype = entry.autocast
-    watched = mode or contextlib.nullcontext()
-    with torch.enable_grad(), torch.autocast("cpu", dtype=dtype, enabled=enabled), watched:
-        outputs = _tensors(entry.module(*args, **kwargs))
+    outputs, inputs = call_again(entry, mode or contextlib.nullcontext())
     origin = mode.forward_origin() if mode else None
     pairs = [(outputs[i], g) for i, g in entry.output_gradients.items() if i < len(outputs)]
     if origin is None and any(not bool(torch.isfinite(g).all()) for _, g in pairs):
@@ -252,7 +258,7 @@ def _run(
     pairs = _outermost(pairs)
     if mode:
         mode.follow_backward([y for y, _ in pairs])
-    leaves = [*aliases.values(), *(t for t in fresh.values() if t.requires_grad)]
+    leaves = [*aliases.values(), *(t for t in inputs if t.requires_grad)]
     made = torch.autograd.grad(
         [y for y, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True
     )
@@ -260,6 +266,27 @@ def _run(
         if g is not None:
             found[key] = found[key] + g if key in found else g
     return origin or (mode.backward_origin() if mode else None)
+
+
+def call_again(
+    entry: Entry, around: contextlib.AbstractContextManager[Any], wide: bool = False
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """(outputs, inputs) of the entry's forward made again, with its own random numbers.
+
+    wide: in float64, its inputs too, and without autocast. Call it inside `set_aside`.
+    """
+    torch.set_rng_state(entry.rng)
+    fresh = {}
+    for t in tensors_of((entry.args, entry.kwargs)):
+        value = t.detach().double() if wide and t.is_floating_point() else t.detach()
+        fresh[id(t)] = value.requires_grad_(t.requires_grad)
+    args, kwargs = tree_map(
+        lambda x: fresh[id(x)] if isinstance(x, torch.Tensor) else x, (entry.args, entry.kwargs)
+    )
+    enabled, dtype = entry.autocast
+    cast = torch.autocast("cpu", dtype=dtype, enabled=enabled and not wide)
+    with torch.enable_grad(), cast, around:
+        return tensors_of(entry.module(*args, **kwargs)), list(fresh.values())
 
 
 @contextlib.contextmanager
@@ -272,6 +299,7 @@ def set_aside(modules: list[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
     aliases: dict[int, torch.Tensor] = {}
     copies: dict[int, torch.Tensor] = {}
     state = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
         for module in modules:
             _swap_tensors(module, aliases, copies)
@@ -287,6 +315,8 @@ def set_aside(modules: list[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
         torch.set_rng_state(state[0])
         random.setstate(state[1])
         np.random.set_state(state[2])
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
 
 
 def _swap_tensors(

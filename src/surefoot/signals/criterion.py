@@ -62,14 +62,10 @@ class Criterion:
         """The outputs it is made of."""
         return [x for x in _walk(self.root) if isinstance(x, Leaf)]
 
-    def constants(self) -> int:
-        """Bytes of what it keeps."""
-        return sum(
-            t.numel() * t.element_size()
-            for x in _walk(self.root)
-            if isinstance(x, Operation)
-            for t in _tensors_of(x)
-        )
+    def constants(self) -> list[torch.Tensor]:
+        """What its operations have saved."""
+        operations = [x for x in _walk(self.root) if isinstance(x, Operation)]
+        return [t for x in operations for t in _tensors_of(x)]
 
     def copied(self, entries: Mapping[int, Any]) -> Criterion:
         """The same on copies of all tensors; `entries` maps id(entry) to what replaces it."""
@@ -126,10 +122,7 @@ def _read(
     found = OPERATIONS.get(name)
     if found is None or number or len(seen) >= _MAX_OPERATIONS:
         raise Unreadable(f"the loss holds {name.removesuffix('Backward0')}")
-    try:
-        saved = {a: getattr(node, f"_saved_{a}") for a in found.saved}
-    except (AttributeError, RuntimeError) as error:  # freed, or changed in place since
-        raise Unreadable(f"{name} no longer holds what it used") from error
+    saved = {a: _saved(node, a) for a in found.saved}
     made = seen[node] = Operation(name, saved, [])
     if found.shaped:
         meta = node._input_metadata[0]
@@ -144,6 +137,17 @@ def _read(
     if name in SUMS and None in made.inputs and total is not None:
         made.total = total.detach()  # otherwise it adds nought, or the check of the value will tell
     return made
+
+
+def _saved(node: Any, attribute: str) -> Any:
+    """What a node has saved, unless a hook of the user's would be called to bring it back."""
+    raw = getattr(node, f"_raw_saved_{attribute}", None)
+    if getattr(raw, "unpack_hook", None) is not None:
+        raise Unreadable("saved tensors of the loss pass through hooks of the script")
+    try:
+        return getattr(node, f"_saved_{attribute}")
+    except (AttributeError, RuntimeError) as error:  # freed, or changed in place since
+        raise Unreadable(f"{node.name()} no longer holds what it used") from error
 
 
 def _walk(x: Any) -> list[Any]:

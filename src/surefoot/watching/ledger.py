@@ -13,6 +13,7 @@ from surefoot.record.data import Event
 from surefoot.record.series import Thinned
 from surefoot.signals import QUANTITIES, Axis
 from surefoot.signals.flow import Flow
+from surefoot.signals.forensics import Inquiry
 
 _MAX_FLOWS = 12
 _MAX_ALARMS = 64
@@ -57,6 +58,7 @@ class Ledger:
         self._wide = [(self._series[name], self.rows[name]) for name in every if name not in few]
         self.flows: list[Flow] = []
         self.alarms: list[Event] = []
+        self.inquiries: list[Inquiry] = []
         self.losses: list[Mapping[str, Any]] = []
         self.lost: Mapping[str, Any] = {}  # of the first loss that was not finite
         self._kinds: dict[str, int] = {}
@@ -100,6 +102,12 @@ class Ledger:
         if self._sink is not None and seen <= _MAX_EVENTS:
             self._sink.event(self._index, event)
 
+    def inquiry(self, inquiry: Inquiry) -> None:
+        """Keep what came of trying a suspect step again; there are few."""
+        self.inquiries.append(inquiry)
+        if self._sink is not None:
+            self._sink.event(self._index, Event(inquiry.step, "forensics", inquiry.to_json()))
+
     def case(self, facts: Facts) -> Case:
         """What the rules may look at, as of now."""
         series = {name: s.series() for name, s in self._series.items()}
@@ -112,6 +120,7 @@ class Ledger:
             alarms=tuple(self.alarms),
             losses=tuple(self.losses),
             lost=self.lost,
+            inquiries=tuple(self.inquiries),
             facts=facts,
         )
 

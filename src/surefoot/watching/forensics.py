@@ -1,0 +1,283 @@
+"""When a run turns bad: which steps are tried again, what for, and what that may cost.
+
+A step becomes suspect by its gradients (the gate) or by its loss (it has risen for good). Before
+the optimizer acts, its weights are copied; after it has acted, the step is tried again on copies
+(`probes.examine`). That happens a few times a run, within a budget of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from surefoot.layers import LayerTable
+from surefoot.probes.examine import Suspect, examine
+from surefoot.probes.replay import EntryTap, replay
+from surefoot.probes.trial import Batch, Kept, Refused
+from surefoot.signals.criterion import Criterion, Unreadable, criterion
+from surefoot.signals.flow import Flow
+from surefoot.signals.forensics import Inquiry
+
+ALLOWANCE = 2.0  # seconds that any run may spend on forensics
+SHARE = 0.01  # and the share of the elapsed time on top of it
+TIMES = {"spike": 3, "nonfinite": 1, "rise": 2}  # examined in one run
+_APART = 32  # steps between two spikes that are both examined
+_COPY_BYTES = 256 << 20  # of weights, above which the step is not tried again
+_KEEP_BYTES = 64 << 20  # of an earlier batch
+_PATIENCE = 3  # losses in a row that could not be read, before it is tried more rarely
+_PASS = 0.6  # of a whole step: one forward or backward pass, at most
+
+
+class Rise:
+    """Tells from the losses alone that a run has turned bad; a few float operations a step.
+
+    Two ways: the smoothed loss stands half as high again as the first one; or it has lost half of
+    what it had once gained on it (30 % at least). Losses below zero have no such scale.
+    """
+
+    def __init__(self) -> None:
+        self._first = self._best = self._fast = self._slow = math.nan
+
+    def see(self, loss: float | None) -> bool:
+        """Whether the run has turned bad, with this step's loss."""
+        if loss is None or not math.isfinite(loss) or self._first <= 0:
+            return False
+        if self._first != self._first:
+            self._first = self._best = self._fast = self._slow = loss
+            return False
+        self._fast += 0.4 * (loss - self._fast)
+        self._slow += 0.1 * (loss - self._slow)
+        self._best = min(self._best, self._slow)
+        if self._fast > 1.5 * self._first:
+            return True
+        lost = self._slow - self._best > 0.5 * (self._first - self._best)
+        return lost and self._best < 0.7 * self._first
+
+
+_TOGETHER = "several processes train together: a forward of one alone could wait for the others"
+
+
+def alone() -> bool:
+    """Whether this process trains by itself."""
+    group = torch.distributed
+    return not (group.is_available() and group.is_initialized() and group.get_world_size() > 1)
+
+
+def replay_in_words(
+    step: int,
+    tap: EntryTap,
+    table: LayerTable,
+    modules: list[nn.Module],
+    own: dict[int, torch.Tensor],
+    search: bool,
+) -> tuple[str, Flow | None]:
+    """Replay a step; what came of it in words, and the flow if there is one."""
+    if tap.overflowed:
+        return "more model calls in one step than are kept", None
+    if not alone():
+        return _TOGETHER, None
+    tap.paused = True
+    try:
+        result = replay(step, tap.entries, table, modules, own, search)
+    except Exception as error:  # the user's forward may refuse to run again
+        words = (str(error).splitlines() or [""])[0]
+        return f"refused: {type(error).__name__}: {words[:120]}", None
+    finally:
+        tap.paused = False
+    if isinstance(result, str):
+        return result, None
+    return "exact" if result.exact else "not bit-identical", result.flow
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+@dataclass(slots=True)
+class _Pending:
+    inquiry: Inquiry
+    before: dict[int, torch.Tensor]
+    usual: dict[int, float]
+    batch: Batch
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Forensics:
+    """Of one training. allowed: whether anything of a step may be run again at all."""
+
+    allowed: bool = True
+    rise: Rise = field(default_factory=Rise)
+    spent: float = 0.0
+    began: float = field(default_factory=time.perf_counter)
+    _criteria: list[Criterion] = field(default_factory=list)
+    _unread: str = ""
+    _missed: int = 0
+    _kept: Kept | None = None
+    _pending: _Pending | None = None
+    _done: dict[str, int] = field(default_factory=dict)
+    _last: int = -_APART
+
+    @property
+    def active(self) -> bool:
+        """Whether a step may yet be examined."""
+        return self.allowed and any(self._done.get(k, 0) < n for k, n in TIMES.items())
+
+    @property
+    def pending(self) -> bool:
+        """Whether `settle` has something to do."""
+        return self._pending is not None
+
+    # -- at every step --------------------------------------------------------------------------
+
+    def listen(self, tap: EntryTap, step: int) -> None:
+        """Get ready for a step: 0, 1, 2, 4, 8 ... are kept for comparison."""
+        self.fresh()
+        tap.marking = self.active
+        tap.keeping = tap.marking and not step & (step - 1)
+
+    def fresh(self) -> None:
+        """The first backward of a step begins."""
+        self._criteria.clear()
+        self._unread = ""
+
+    def read(self, step: int, loss: torch.Tensor, tap: EntryTap | None, scale: float) -> None:
+        """Note how the loss is made, while its graph is alive."""
+        if tap is None or not tap.marking or self._unread:
+            return
+        if self._missed >= _PATIENCE and step & (step - 1):
+            self._unread = "the loss could not be read at earlier steps"
+            return
+        try:
+            self._criteria.append(criterion(loss, id(tap), scale))
+            self._missed = 0
+        except Unreadable as reason:
+            self._unread, self._missed = str(reason), self._missed + 1
+            self._criteria.clear()
+
+    def affordable(self, passes: int, step_seconds: float) -> bool:
+        """Whether so many passes more are within the budget."""
+        cost = self.spent + passes * _PASS * step_seconds
+        return cost <= ALLOWANCE + SHARE * (time.perf_counter() - self.began)
+
+    # -- before a step --------------------------------------------------------------------------
+
+    def keep(
+        self, step: int, loss: float | None, tap: EntryTap, weights: Mapping[int, torch.Tensor]
+    ) -> None:
+        """Copy the batch of this step, for later ones to be compared with."""
+        batch = self._batch(step, loss, tap)
+        if loss is None or not math.isfinite(loss) or _bytes(batch.tensors()) > _KEEP_BYTES:
+            return
+        begin = time.perf_counter()
+        try:
+            batch.check()
+            self._kept = Kept(batch, weights)
+        except (Refused, Unreadable):
+            pass  # the one that was kept before serves on
+        self.spent += time.perf_counter() - begin
+
+    def _batch(self, step: int, loss: float | None, tap: EntryTap) -> Batch:
+        """What this step is made of: the calls of the model that the loss uses."""
+        used = {id(leaf.entry) for c in self._criteria for leaf in c.leaves()}
+        entries = [e for e in tap.entries if id(e) in used] if used else list(tap.entries)
+        return Batch(step, entries, list(self._criteria), loss)
+
+    def suspect(
+        self,
+        why: str,
+        step: int,
+        loss: float | None,
+        tap: EntryTap | None,
+        weights: Mapping[int, torch.Tensor],
+        usual: dict[int, float],
+    ) -> None:
+        """Copy what the step is about to change; `settle` follows when it has been taken."""
+        if not self._due(why, step) or tap is None or not tap.marking:
+            return
+        self._done[why], self._last = self._done.get(why, 0) + 1, step
+        inquiry = Inquiry(step, why)
+        begin = time.perf_counter()
+        size = _bytes(weights.values())
+        if not alone():
+            inquiry.refused.append(_TOGETHER)
+        elif tap.overflowed:
+            inquiry.refused.append("more model calls in one step than are kept")
+        elif size > _COPY_BYTES:
+            inquiry.refused.append(f"weights of {size >> 20} MiB are too large to copy")
+        before = {} if inquiry.refused else {k: p.detach().clone() for k, p in weights.items()}
+        if self._unread:
+            inquiry.refused.append(self._unread)
+        batch = self._batch(step, loss, tap)
+        self._pending = _Pending(inquiry, before, usual, batch, time.perf_counter() - begin)
+
+    def _due(self, why: str, step: int) -> bool:
+        if not self.allowed or self._pending is not None:
+            return False
+        if self._done.get(why, 0) >= TIMES[why]:
+            return False
+        return why == "nonfinite" or step - self._last >= _APART or not self._done
+
+    # -- after it -------------------------------------------------------------------------------
+
+    def settle(
+        self,
+        modules: list[nn.Module] | None,
+        after: Mapping[int, torch.Tensor],
+        step_seconds: float,
+        indices: Callable[[list[torch.Tensor], int], tuple[int, ...]],
+    ) -> Inquiry | None:
+        """Try the suspect step again, if there is one; None without."""
+        pending, self._pending = self._pending, None
+        if pending is None or modules is None:
+            return None
+        begin = time.perf_counter()
+        inquiry = pending.inquiry
+        if pending.before:
+            suspect = Suspect(
+                pending.batch,
+                pending.before,
+                after,
+                pending.usual,
+                affordable=lambda n: (
+                    self.affordable(n, step_seconds) and time.perf_counter() - begin < ALLOWANCE
+                ),
+            )
+            self._examine(suspect, modules, inquiry)
+        self._name(pending.batch, inquiry, indices)
+        inquiry.seconds = pending.seconds + time.perf_counter() - begin
+        self.spent += inquiry.seconds
+        return inquiry
+
+    def _examine(self, suspect: Suspect, modules: list[nn.Module], inquiry: Inquiry) -> None:
+        if self._kept is None:
+            examine(suspect, modules, inquiry)
+            return
+        with self._kept.revived() as other:
+            suspect.other = other
+            examine(suspect, modules, inquiry)
+            suspect.other = None
+
+    def _name(
+        self,
+        batch: Batch,
+        inquiry: Inquiry,
+        indices: Callable[[list[torch.Tensor], int], tuple[int, ...]],
+    ) -> None:
+        """The samples that stand out by their index in the data set."""
+        named = inquiry.samples or inquiry.outliers
+        if not named or inquiry.batch is None:
+            return
+        found = indices(batch.tensors(), inquiry.batch)
+        inquiry.indices = [found[i] for i in named if i < len(found)]
+
+    def stop(self) -> None:
+        """Forget everything that was kept."""
+        self.fresh()
+        self._kept = self._pending = None
+        self.allowed = False

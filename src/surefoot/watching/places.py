@@ -1,0 +1,48 @@
+"""Where the parameters of a training stand in its layer table. Holds none of them alive."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+import torch
+
+
+class Places:
+    """The table's parameters [P] by identity. held: places of those that an optimizer holds."""
+
+    def __init__(self, tensors: list[torch.Tensor]) -> None:
+        self.refs = [weakref.ref(t) for t in tensors]
+        self.all = np.arange(len(tensors), dtype=np.intp)
+        self.held: set[int] = set()
+        self._where = {id(t): i for i, t in enumerate(tensors)}
+        # For each optimizer where its parameters stand, and what tells when they have changed.
+        self._orders: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}
+
+    def place(self, tensor: torch.Tensor) -> int:
+        """Where a parameter stands, -1 for a foreign one (ids are used again)."""
+        i = self._where.get(id(tensor), -1)
+        return i if i >= 0 and self.refs[i]() is tensor else -1
+
+    def live(self) -> list[torch.Tensor]:
+        """Those that still exist."""
+        return [t for ref in self.refs if (t := ref()) is not None]
+
+    def trainable(self) -> dict[int, torch.Tensor]:
+        """id -> parameter of those that still exist and may get a gradient."""
+        return {id(t): t for t in self.live() if t.requires_grad}
+
+    def order(self, key: int, parameters: list[torch.Tensor]) -> np.ndarray:
+        """For each of an optimizer's parameters its place, -1 for a foreign one.
+
+        It is `all` itself where they stand just as in the table.
+        """
+        places, known = self._orders.get(key, (self.all, None))
+        ends = (id(parameters[0]), id(parameters[-1]), len(parameters)) if parameters else ()
+        if known != ends:
+            places = np.array([self.place(p) for p in parameters], np.intp)
+            self.held.update(i for i in places.tolist() if i >= 0)
+            if np.array_equal(places, self.all):
+                places = self.all
+            self._orders[key] = places, ends
+        return places

@@ -1,0 +1,49 @@
+"""How far the weights move at sampled steps: noted before the optimizer acts, measured after it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from surefoot.signals.updates import Weights, sample_weights, update_ratios
+
+
+class Updates:
+    """Update-to-weight ratios of `count` parameters. Holds no parameter between two steps."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._weights: Weights | None = None
+        self._of: list[weakref.ref[torch.Tensor]] = []
+
+    def sample(self, parameters: list[torch.Tensor]) -> None:
+        """Note where the weights stand."""
+        self._of = [weakref.ref(p) for p in parameters]
+        self._weights = sample_weights(parameters)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the weights were sampled and not yet measured again."""
+        return self._weights is not None
+
+    def measure(self, order: Callable[[list[torch.Tensor]], np.ndarray]) -> np.ndarray | None:
+        """The ratios [P], NaN for what was not sampled; None if there is nothing to compare with.
+
+        `order` gives the places of the parameters in the table, -1 for foreign ones.
+        """
+        before, self._weights = self._weights, None
+        parameters = [p for ref in self._of if (p := ref()) is not None]
+        if before is None or len(parameters) != len(before.sizes):
+            return None
+        row = np.full(self._count + 1, np.nan)
+        ratios = np.empty(len(parameters))
+        update_ratios(before, parameters, ratios)
+        row[order(parameters)] = ratios
+        return row[:-1]
+
+    def clear(self) -> None:
+        """Forget what was sampled."""
+        self._weights, self._of = None, []
