@@ -12,6 +12,7 @@ from torch import nn
 
 from surefoot.diagnosis.profile import profile
 from surefoot.layers import Kind, build_table
+from surefoot.probes.blocks import choose_blocks
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.origin import undefined_in_loss
 from surefoot.probes.recurrence import through_time
@@ -303,3 +304,18 @@ def test_the_loss_function_is_searched_too():
     assert "log" in undefined_in_loss(-(p * 1).log().mean())
     assert "zero" in undefined_in_loss((p * 1).sum() / (p * 0).sum())
     assert undefined_in_loss((p * 1).square().mean()) is None
+
+
+def test_of_blocks_inside_blocks_the_outer_ones_are_the_trunk() -> None:
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList(Inner() for _ in range(3))
+
+    table = build_table([nn.Sequential(*(Outer() for _ in range(4)))])[0]
+    assert [table.layers[i].name for i in choose_blocks(table)] == ["0", "1", "2", "3"]

@@ -31,10 +31,20 @@ def choose_blocks(table: LayerTable) -> list[int]:
         if layer.name and not layer.leaf:
             families.setdefault((layer.parent, layer.type), []).append(i)
     blocks = [i for family in families.values() if len(family) >= 3 for i in family]
+    # Of blocks inside blocks the outer ones are the trunk: the others may have another width.
+    blocks = [i for i in blocks if not _inside(table, i, set(blocks))]
     if not blocks:
         blocks = [i for i, layer in enumerate(table.layers) if layer.kind.weighted]
     stride = -(-len(blocks) // _MAX_BLOCKS) or 1
     return blocks[::-1][::stride][::-1]
+
+
+def _inside(table: LayerTable, layer: int, blocks: set[int]) -> bool:
+    """Whether a layer lies inside one of the blocks."""
+    parent = table.layers[layer].parent
+    while parent is not None and parent not in blocks:
+        parent = table.layers[parent].parent
+    return parent is not None
 
 
 class BlockTap:
