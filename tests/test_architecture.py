@@ -90,6 +90,7 @@ COMMANDS = {
         "--ignore",
         "--json",
         "--name",
+        "--no-forensics",
         "--no-record",
         "--quiet",
         "--runs",

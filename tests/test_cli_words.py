@@ -61,8 +61,8 @@ class TestWords:
         }
         assert surface == {
             "run": [
-                "--fail-on", "--ignore", "--json", "--name", "--no-record", "--quiet", "--runs",
-                "-m", "arguments", "script",
+                "--fail-on", "--ignore", "--json", "--name", "--no-forensics", "--no-record",
+                "--quiet", "--runs", "-m", "arguments", "script",
             ],
             "check": ["--fail-on", "--ignore", "--json", "--quiet", "-o", "target"],
             "report": ["-o", "run"],

@@ -17,8 +17,10 @@ import pytest
 import torch
 from torch import nn
 
+from surefoot.watching import forensics as forensics_module
 from surefoot.watching import session as session_module
 from surefoot.watching import training as training_module
+from surefoot.watching import updates as updates_module
 from surefoot.watching.session import Session
 from surefoot.watching.training import Training
 from unchanged_fixture import BAD, CASES, STEPS, Case, dropout
@@ -173,13 +175,19 @@ FAULTS: dict[str, str] = {
     "flow, statistics": "surefoot.probes.statistics.tensor_stats",
     "flow, collecting": "surefoot.probes.flow.FlowProbe.collect",
     "entry": "surefoot.probes.replay.Entry",
-    "replay": f"{training_module.__name__}.replay",
+    "replay": f"{forensics_module.__name__}.replay",
+    "loss read": f"{forensics_module.__name__}.criterion",
+    "batch kept": f"{forensics_module.__name__}.Kept",
+    "forensics": f"{forensics_module.__name__}.examine",
+    "examination": "surefoot.probes.examine.blame",
+    "loss's rise": "surefoot.watching.forensics.Rise.see",
+    "draws": "surefoot.attach.loaders.Drawn.indices",
     "block sample": "surefoot.probes.blocks.float_tensors",
     "anatomy": f"{session_module.__name__}.anatomy",
     "layer table": f"{training_module.__name__}.build_table",
     "discovery": f"{session_module.__name__}.find_roots",
-    "update ratios": f"{training_module.__name__}.update_ratios",
-    "weights sampled": f"{training_module.__name__}.sample_weights",
+    "update ratios": f"{updates_module.__name__}.update_ratios",
+    "weights sampled": f"{updates_module.__name__}.sample_weights",
     "quantity": f"{training_module.__name__}._MEASURES",
     "series": "surefoot.record.series.Thinned.append",
     "writer put": "surefoot.record.Writer.put",
@@ -189,7 +197,7 @@ FAULTS: dict[str, str] = {
     "writer report": "surefoot.record.Writer.report",
     "writer close": "surefoot.record.Writer.close",
 }
-SILENT = {"replay"}  # refused by the user's own model as often as not: an alarm says so
+SILENT = {"replay", "examination"}  # refused by the user's own model as often as not
 
 
 @pytest.mark.usefixtures("lavish")

@@ -62,6 +62,7 @@ class _RunCommand(click.Command):
 )
 @click.option("--name", metavar="NAME", help="The name of this run's folder.")
 @click.option("--no-record", is_flag=True, help="Keep nothing on disk: no folder, no HTML report.")
+@click.option("--no-forensics", is_flag=True, help="Never run a part of a step again.")
 @click.option("--quiet", is_flag=True, help="Print no verdict.")
 @click.argument("script", metavar="SCRIPT")
 @click.argument("arguments", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
@@ -73,6 +74,7 @@ def run_command(
     runs: Path,
     name: str | None,
     no_record: bool,
+    no_forensics: bool,
     quiet: bool,
     script: str,
     arguments: tuple[str, ...],
@@ -104,6 +106,7 @@ def run_command(
         runs=runs,
         name=name,
         record=not no_record,
+        forensics=not no_forensics,
         json=json,
         fail_on=Severity(fail_on) if fail_on else None,
         ignore=ignore,

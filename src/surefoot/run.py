@@ -54,13 +54,17 @@ _UNSEEN = (
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `surefoot run` was asked to do; `record=False` leaves nothing on disk but `json`."""
+    """What `surefoot run` was asked to do; `record=False` leaves nothing on disk but `json`.
+
+    forensics: whether a step that turned bad may be tried again on copies.
+    """
 
     program: Program
     arguments: tuple[str, ...] = ()
     runs: Path = Path("runs")
     name: str | None = None
     record: bool = True
+    forensics: bool = True
     json: Path | None = None
     fail_on: Severity | None = None
     ignore: tuple[str, ...] = ()
@@ -108,7 +112,10 @@ class _Watcher:
 
                 self._folder = self._new_folder() if self._options.record else None
                 session = Session(
-                    folder=self._folder, ignore=self._options.ignore, environment=self._environment
+                    folder=self._folder,
+                    ignore=self._options.ignore,
+                    environment=self._environment,
+                    forensics=self._options.forensics,
                 )
                 session.start()
                 self._session, self._problem = session, ""
@@ -362,7 +369,11 @@ def _environment(options: Options) -> dict[str, Any]:
         "script": options.program.target,
         "argv": [options.program.target, *options.arguments],
         "cwd": working_directory(),
-        "options": {"ignore": list(options.ignore), "record": options.record},
+        "options": {
+            "forensics": options.forensics,
+            "ignore": list(options.ignore),
+            "record": options.record,
+        },
     }
 
 

@@ -15,8 +15,10 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from surefoot.attach.copies import leave_hooks_out_of_copies
+from surefoot.attach.loaders import Drawn
 
 
 class Listener(Protocol):
@@ -28,6 +30,8 @@ class Listener(Protocol):
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
     def after_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
     def loss_scaled(self, scaled: Any, scale: float) -> None: ...
+    @property
+    def drawn(self) -> Drawn: ...
     def failed(self, error: BaseException) -> None: ...
 
 
@@ -50,6 +54,9 @@ class Patches:
         self._wrap(torch.optim.Optimizer, "__init__", self._optimizer_init)
         self._wrap(torch.autograd, "backward", self._backward)
         self._wrap(torch.amp.GradScaler, "scale", self._scale)
+        self._wrap(_BaseDataLoaderIter, "_reset", self._reset)
+        self._wrap(_BaseDataLoaderIter, "_next_index", self._next_index)
+        self._wrap(_BaseDataLoaderIter, "__next__", self._next)
         self._undo.append(leave_hooks_out_of_copies())
 
     def remove(self) -> None:
@@ -104,6 +111,35 @@ class Patches:
             return result
 
         return backward
+
+    def _reset(self, original: Any) -> Any:
+        def _reset(iterator: Any, *args: Any, **kwargs: Any) -> Any:
+            self._tell(self._listener.drawn.reset, iterator)
+            return original(iterator, *args, **kwargs)
+
+        return _reset
+
+    def _next_index(self, original: Any) -> Any:
+        def _next_index(iterator: Any) -> Any:
+            indices = original(iterator)
+            self._tell(self._listener.drawn.drawn, iterator, indices)
+            return indices
+
+        return _next_index
+
+    def _next(self, original: Any) -> Any:
+        def __next__(iterator: Any) -> Any:
+            try:
+                batch = original(iterator)
+            except StopIteration:
+                raise
+            except Exception:
+                self._tell(self._listener.drawn.lost, iterator)
+                raise
+            self._tell(self._listener.drawn.fetched, iterator, batch)
+            return batch
+
+        return __next__
 
     def _scale(self, original: Any) -> Any:
         def scale(scaler: Any, outputs: Any) -> Any:

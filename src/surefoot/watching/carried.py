@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 
@@ -19,6 +21,7 @@ class Carried:
         self.steps = 0  # those that used gradients of the step before as well
         self.first = 0  # the first of them
         self.backwards = 0
+        self._chosen = 0  # the parameter whose gradient is followed
         self._before = 0  # backward calls up to the last step
         self._following = False  # since the last step, whatever became of it
         self._of: weakref.ref[torch.Tensor] | None = None
@@ -44,6 +47,15 @@ class Carried:
                 self.steps += 1
         self._of, self._following = None, False
         self._before = self.backwards
+
+    def follow_one(
+        self, norms: np.ndarray, parameters: Sequence[weakref.ref[torch.Tensor]]
+    ) -> None:
+        """Follow one whose gradient is not zero: backward finds it again unless it is zeroed."""
+        if len(norms) and not norms[self._chosen] > 0:
+            self._chosen = int(np.argmax(np.where(norms == norms, norms, -1.0)))
+        if len(norms) and norms[self._chosen] > 0:
+            self.follow(parameters[self._chosen])
 
     def follow(self, parameter: weakref.ref[torch.Tensor]) -> None:
         """Note the gradient of a parameter that was just used and is not zero."""

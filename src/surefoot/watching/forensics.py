@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +22,7 @@ from surefoot.probes.trial import Batch, Kept, Refused
 from surefoot.signals.criterion import Criterion, Unreadable, criterion
 from surefoot.signals.flow import Flow
 from surefoot.signals.forensics import Inquiry
+from surefoot.watching.places import Places
 
 ALLOWANCE = 2.0  # seconds that any run may spend on forensics
 SHARE = 0.01  # and the share of the elapsed time on top of it
@@ -167,9 +168,7 @@ class Forensics:
 
     # -- before a step --------------------------------------------------------------------------
 
-    def keep(
-        self, step: int, loss: float | None, tap: EntryTap, weights: Mapping[int, torch.Tensor]
-    ) -> None:
+    def keep(self, step: int, loss: float | None, tap: EntryTap, places: Places) -> None:
         """Copy the batch of this step, for later ones to be compared with."""
         batch = self._batch(step, loss, tap)
         if loss is None or not math.isfinite(loss) or _bytes(batch.tensors()) > _KEEP_BYTES:
@@ -177,7 +176,7 @@ class Forensics:
         begin = time.perf_counter()
         try:
             batch.check()
-            self._kept = Kept(batch, weights)
+            self._kept = Kept(batch, places.trainable())
         except (Refused, Unreadable):
             pass  # the one that was kept before serves on
         self.spent += time.perf_counter() - begin
@@ -194,7 +193,7 @@ class Forensics:
         step: int,
         loss: float | None,
         tap: EntryTap | None,
-        weights: Mapping[int, torch.Tensor],
+        places: Places,
         usual: dict[int, float],
     ) -> None:
         """Copy what the step is about to change; `settle` follows when it has been taken."""
@@ -203,6 +202,7 @@ class Forensics:
         self._done[why], self._last = self._done.get(why, 0) + 1, step
         inquiry = Inquiry(step, why)
         begin = time.perf_counter()
+        weights = places.trainable()
         size = _bytes(weights.values())
         if not alone():
             inquiry.refused.append(_TOGETHER)
@@ -227,8 +227,9 @@ class Forensics:
 
     def settle(
         self,
+        tap: EntryTap,
         modules: list[nn.Module] | None,
-        after: Mapping[int, torch.Tensor],
+        places: Places,
         step_seconds: float,
         indices: Callable[[list[torch.Tensor], int], tuple[int, ...]],
     ) -> Inquiry | None:
@@ -242,13 +243,15 @@ class Forensics:
             suspect = Suspect(
                 pending.batch,
                 pending.before,
-                after,
+                places.trainable(),
                 pending.usual,
                 affordable=lambda n: (
                     self.affordable(n, step_seconds) and time.perf_counter() - begin < ALLOWANCE
                 ),
             )
+            tap.paused = True
             self._examine(suspect, modules, inquiry)
+            tap.paused = False
         self._name(pending.batch, inquiry, indices)
         inquiry.seconds = pending.seconds + time.perf_counter() - begin
         self.spent += inquiry.seconds

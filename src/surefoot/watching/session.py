@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from surefoot.attach.discovery import find_roots, leaf_parameters
+from surefoot.attach.loaders import Drawn
 from surefoot.attach.patches import Patches
 from surefoot.diagnosis.diagnose import diagnose, merge
 from surefoot.environment import describe
@@ -25,7 +26,7 @@ from surefoot.findings import Report
 from surefoot.forks import Fork
 from surefoot.probes.origin import undefined_in_loss
 from surefoot.record import Writer
-from surefoot.record.data import RunData
+from surefoot.record.data import Event, RunData
 from surefoot.signals.loss import anatomy
 from surefoot.watching.training import Training
 
@@ -47,6 +48,7 @@ class Session:
         ignore: Collection[str] = (),
         environment: Mapping[str, Any] | None = None,
         adopt: bool = True,
+        forensics: bool = True,
     ) -> None:
         self.folder = folder
         self.problem: str | None = None
@@ -55,6 +57,8 @@ class Session:
         self._ignore = frozenset(ignore)
         self._environment = {**describe(), **(environment or {})}
         self._adopt = adopt
+        self._forensics = forensics
+        self.drawn = Drawn()
         self._indices = itertools.count()
         self._patches = Patches(self)
         self._writer: Writer | None = None
@@ -138,8 +142,9 @@ class Session:
         case = chosen.case()
         name = self.folder.name if self.folder is not None else chosen.layers.model
         report = self.report()
+        events = (*case.alarms, *(Event(i.step, "forensics", i.to_json()) for i in case.inquiries))
         return RunData(
-            name, report, case.layers, case.series, case.flows, case.alarms, self._environment
+            name, report, case.layers, case.series, case.flows, events, self._environment
         )
 
     def _trouble(self, training: Training) -> tuple[int, int]:
@@ -175,11 +180,17 @@ class Session:
             training = None
         if training is None:
             groups = len(optimizer.param_groups)
-            training = Training(next(self._indices), models, trained, self._writer, groups)
-            self.trainings.append(training)
+            training = self._begin(models, trained, groups)
         training.optimizer = type(optimizer).__name__
         self._of = {key: known for key, known in self._of.items() if known[0]() is not None}
         self._of[id(optimizer)] = (weakref.ref(optimizer), training)
+        return training
+
+    def _begin(self, models: list[nn.Module], trained: list[torch.Tensor], groups: int) -> Training:
+        index = next(self._indices)
+        training = Training(index, models, trained, self._writer, groups, self._forensics)
+        training.indices = self.drawn.indices
+        self.trainings.append(training)
         return training
 
     def _drop(self, training: Training) -> None:
@@ -210,6 +221,8 @@ class Session:
             self._fresh, self._loss = False, None
             if self._manual is not None:
                 self._manual.note_updates(self._manual)
+            for training in self.trainings:
+                training.forensics.fresh()
         for training in self.trainings:
             training.carried.before_backward()
         for tensor in losses:
@@ -222,6 +235,8 @@ class Session:
         scale = self._scales.get(id(tensor), 1.0)
         value = float(tensor.item()) / scale
         self._loss = value + (self._loss or 0.0)
+        for training in self.trainings:
+            training.read_loss(tensor, scale)
         finite = abs(value) < float("inf")
         if finite and not any(t.wants_anatomy for t in self.trainings):
             return
@@ -229,8 +244,7 @@ class Session:
         found["multiplier"] /= scale
         if found["trivial"] is not None:
             found["trivial"] /= scale
-        if not finite:
-            found["undefined"] = undefined_in_loss(tensor)
+        found["undefined"] = undefined_in_loss(tensor)
         for training in self.trainings:
             if training.wants_anatomy or not finite:
                 training.anatomy = found
@@ -253,9 +267,8 @@ class Session:
         leaves = [p for t in losses for p in leaf_parameters(t)]
         if leaves:
             models = find_roots(leaves)
-            self._manual = Training(next(self._indices), models, leaves, self._writer)
+            self._manual = self._begin(models, leaves, 1)
             self._manual.optimizer = "none of torch.optim"
-            self.trainings.append(self._manual)
 
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """The outermost of nested steps is measured; with a closure, after it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,14 @@ from surefoot.kernels import NONFINITE, NORM, make_pass
 from surefoot.layers import build_table
 from surefoot.probes.blocks import BlockTap, choose_blocks
 from surefoot.probes.flow import FlowProbe
-from surefoot.probes.replay import EntryTap, Replay, replay
+from surefoot.probes.replay import EntryTap
 from surefoot.probes.safely import raise_failure
 from surefoot.signals import QUANTITIES, Axis, Step
-from surefoot.signals.updates import Weights, sample_weights, update_ratios
 from surefoot.watching.carried import Carried
+from surefoot.watching.forensics import Forensics, replay_in_words
 from surefoot.watching.ledger import Ledger, Sink
+from surefoot.watching.places import Places
+from surefoot.watching.updates import Updates
 
 _ALLOWANCE = 0.05  # seconds of detail that any run may have
 _SHARE = 0.002  # and the share of the elapsed time on top of it
@@ -49,16 +52,13 @@ class Training:
         trained: list[torch.Tensor],
         sink: Sink | None,
         groups: int = 1,
+        forensics: bool = True,
     ) -> None:
         self.index = index
         self.layers, modules, tensors = build_table(models, trained)
         count = len(tensors)
         self._modules = [weakref.ref(m) for m in modules]
-        self._tensors = [weakref.ref(t) for t in tensors]
-        self._where = {id(t): i for i, t in enumerate(tensors)}
-        # For each optimizer where its parameters stand, and what tells when they have changed.
-        self._orders: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}
-        self._trained: set[int] = set()
+        self._places = Places(tensors)
         self._blocks = choose_blocks(self.layers)
         counts = {Axis.GROUP: groups, Axis.PARAMETER: count, Axis.BLOCK: len(self._blocks)}
         self.ledger = Ledger(index, self.layers, counts, sink)
@@ -76,20 +76,22 @@ class Training:
         self._stepped: set[int] = set()
         self._probe: FlowProbe | None = None
         self._block_tap: BlockTap | None = None
-        self._weights: Weights | None = None
-        self._sampled: list[weakref.ref[torch.Tensor]] = []
+        self._updates = Updates(count)
         self._began = self._last = time.perf_counter()
         self._spent = 0.0
         self._typical = 0.0
         self._last_sample = -_EVERY
-        self._followed = 0
         self.loss: float | None = None
         self.anatomy: dict[str, Any] = {}
         # Until the first step has shown which modules the script calls, they are the outermost.
         self._roots = [i for i, layer in enumerate(self.layers.layers) if layer.parent is None]
+        self.forensics = Forensics(forensics)
+        self.indices: Callable[[list[torch.Tensor], int], tuple[int, ...]] = lambda tensors, n: ()
         self._tap: EntryTap | None = (
             EntryTap([modules[i] for i in self._roots[:8]]) if modules else None
         )
+        if self._tap is not None:
+            self.forensics.listen(self._tap, 0)
         self._arm_flow()
 
     @property
@@ -107,24 +109,18 @@ class Training:
         self._row = np.full((count + 1, 5), np.nan)
         self._norms, self._bad = self._row[:-1, NORM], self._row[:-1, NONFINITE]
         self._now = Step(self._row[:-1], self._out[:0])
-        self._all = np.arange(count, dtype=np.intp)
 
     def owns(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is a live parameter of this training."""
-        return any(self._place(t) >= 0 for t in tensors)
+        return any(self._places.place(t) >= 0 for t in tensors)
 
     def lacks(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is not in the table."""
-        return any(self._place(t) < 0 for t in tensors)
-
-    def _place(self, tensor: torch.Tensor) -> int:
-        """Where a parameter stands in the table, -1 for a foreign one (ids are used again)."""
-        i = self._where.get(id(tensor), -1)
-        return i if i >= 0 and self._tensors[i]() is tensor else -1
+        return any(self._places.place(t) < 0 for t in tensors)
 
     def live_parameters(self) -> list[torch.Tensor]:
         """The parameters that still exist, for trainings without an optimizer of torch's."""
-        return [t for ref in self._tensors if (t := ref()) is not None]
+        return self._places.live()
 
     def _live_modules(self) -> list[nn.Module] | None:
         modules = [ref() for ref in self._modules]
@@ -143,6 +139,10 @@ class Training:
         """Whether the loss of the step under way is to be read in full."""
         return self._probe is not None or _milestone(self.step)
 
+    def read_loss(self, loss: torch.Tensor, scale: float) -> None:
+        """Note how a loss is made; `scale`: the factor that GradScaler put on it."""
+        self.forensics.read(self.step, loss, self._tap, scale)
+
     def before_step(self, optimizer: Any, groups: list[dict[str, Any]]) -> None:
         """Measure the gradients that the optimizer is about to use."""
         key = id(optimizer)
@@ -151,17 +151,20 @@ class Training:
         self.carried.at_step(self.step)
         parameters = [p for g in groups for p in g["params"]]
         gradients = [p.grad for p in parameters]
-        self._measure(self._order(key, parameters), gradients, optimizer, groups)
+        self._measure(self._places.order(key, parameters), gradients, optimizer, groups)
         self._stepped.add(key)
         tripped = self._gate.check(self._norms, self._bad)
         if self._probe is not None:
             self._finish_flow()
         if tripped is not None:
             self._alarm(tripped, parameters, gradients)
+        elif self.forensics.rise.see(self.loss) and self.forensics.active:
+            self._suspect("rise", np.empty(0, np.intp))
+        elif self._tap is not None and self._tap.keeping:
+            self.forensics.keep(self.step, self.loss, self._tap, self._places)
         if self._sampling():
             begin = time.perf_counter()
-            self._sampled = [weakref.ref(p) for p in parameters]
-            self._weights = sample_weights(parameters)
+            self._updates.sample(parameters)
             self._spent += time.perf_counter() - begin
 
     def _measure(
@@ -178,7 +181,7 @@ class Training:
         scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:  # a fused optimizer under GradScaler sees scaled gradients
             out[:count, :3] /= float(scale)
-        if order is self._all:  # the usual optimizer holds the parameters in the table's order
+        if order is self._places.all:  # the usual optimizer holds them in the table's order
             self._row[:-1] = out[:count]
         else:
             if not self._stepped:
@@ -196,36 +199,21 @@ class Training:
         if optimizer is not self:  # without one of torch's, the update is yet to come
             self.note_updates(optimizer)
         if len(self._stepped) >= sharing:
+            self._settle()
             self._commit()
         elif self._tap is not None:
             self._tap.mark()
 
     def note_updates(self, optimizer: Any) -> None:
         """Measure how far the weights moved since they were sampled, if they were."""
-        before, self._weights = self._weights, None
-        parameters = [p for ref in self._sampled if (p := ref()) is not None]
-        if before is None or len(parameters) != len(before.sizes):
+        if not self._updates.pending:
             return
         begin = time.perf_counter()
-        row = np.full(len(self._tensors) + 1, np.nan)
-        ratios = np.empty(len(parameters))
-        update_ratios(before, parameters, ratios)
-        row[self._order(id(optimizer), parameters)] = ratios
-        self.ledger.put(self.step, "update_ratio", row[:-1])
-        self._last_sample = self.step
+        ratios = self._updates.measure(lambda p: self._places.order(id(optimizer), p))
+        if ratios is not None:
+            self.ledger.put(self.step, "update_ratio", ratios)
+            self._last_sample = self.step
         self._spent += time.perf_counter() - begin
-
-    def _order(self, key: int, parameters: list[torch.Tensor]) -> np.ndarray:
-        """For each of an optimizer's parameters its place in the table, -1 for a foreign one."""
-        places, known = self._orders.get(key, (self._all, None))
-        ends = (id(parameters[0]), id(parameters[-1]), len(parameters)) if parameters else ()
-        if known != ends:
-            places = np.array([self._place(p) for p in parameters], np.intp)
-            self._trained.update(i for i in places.tolist() if i >= 0)
-            if np.array_equal(places, self._all):
-                places = self._all
-            self._orders[key] = places, ends
-        return places
 
     # -- detail, bought from the time budget ----------------------------------------------------
 
@@ -284,32 +272,39 @@ class Training:
         lost = kind == "nonfinite" and same == 0
         if lost or (same < 8 and self._affordable(self._typical * 4)):
             begin = time.perf_counter()
-            search = kind == "nonfinite"
-            detail["replay"] = self._replay(parameters, gradients, search)
+            own = {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
+            detail["replay"] = self._replay(own, search=kind == "nonfinite")
             self._spent += time.perf_counter() - begin
         self.ledger.alarm(self.step, kind, detail)
+        self._suspect(kind, tripped)
 
-    def _replay(self, parameters: list[torch.Tensor], gradients: list[Any], search: bool) -> str:
+    def _replay(self, own: dict[int, torch.Tensor], search: bool) -> str:
         """Replay the step; returns what came of it in words."""
         modules = self._live_modules()
+        if not self.forensics.allowed:
+            return "forbidden by option"
         if self._tap is None or modules is None:
             return "the step was instrumented as it ran" if self._probe else "no entry module seen"
-        if self._tap.overflowed:
-            return "more model calls in one step than are kept"
-        own = {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
-        self._tap.paused = True
-        try:
-            result = replay(self.step, self._tap.entries, self.layers, modules, own, search)
-        except Exception as error:  # the user's forward may refuse to run again
-            words = (str(error).splitlines() or [""])[0]
-            return f"refused: {type(error).__name__}: {words[:120]}"
-        finally:
-            self._tap.paused = False
-        if isinstance(result, Replay):
-            result.flow.loss = dict(self.anatomy)
-            self.ledger.flow(result.flow)
-            return "exact" if result.exact else "not bit-identical"
-        return result
+        words, flow = replay_in_words(self.step, self._tap, self.layers, modules, own, search)
+        if flow is not None:
+            flow.loss = dict(self.anatomy)
+            self.ledger.flow(flow)
+        return words
+
+    def _suspect(self, why: str, tripped: np.ndarray) -> None:
+        """Have the step tried again when it has been taken."""
+        levels = zip(tripped.tolist(), self._gate.usual(tripped).tolist(), strict=True)
+        usual = {id(t): level for i, level in levels if (t := self._places.refs[i]()) is not None}
+        self.forensics.suspect(why, self.step, self.loss, self._tap, self._places, usual)
+
+    def _settle(self) -> None:
+        if self._tap is None or not self.forensics.pending:
+            return
+        found = self.forensics.settle(
+            self._tap, self._live_modules(), self._places, self._typical, self.indices
+        )
+        if found is not None:
+            self.ledger.inquiry(found)
 
     # -- the end of a step ----------------------------------------------------------------------
 
@@ -332,11 +327,12 @@ class Training:
         self.ledger.commit(self.step)
         if self._tap is not None:
             self._tap.clear(marked=late)
+            self.forensics.listen(self._tap, self.step + 1)
         self._prepare_next()
 
     def _prepare_next(self) -> None:
         if self.step < 64 or self.step % _EVERY == 0:
-            self._follow_gradient()
+            self.carried.follow_one(self._norms, self._places.refs)
         now = time.perf_counter()
         took = now - self._last
         self._typical = took if not self._typical else 0.9 * self._typical + 0.1 * took
@@ -352,14 +348,6 @@ class Training:
         elif self._block_tap is not None and self._sampling():
             self._block_tap.install()
 
-    def _follow_gradient(self) -> None:
-        """Follow one gradient that is not zero, which backward finds again unless it is zeroed."""
-        norms = self._norms
-        if len(norms) and not norms[self._followed] > 0:
-            self._followed = int(np.argmax(np.where(norms == norms, norms, -1.0)))
-        if len(norms) and norms[self._followed] > 0:
-            self.carried.follow(self._tensors[self._followed])
-
     def stop(self, ended: str = "ended") -> None:
         """Close an open step and remove every hook; idempotent."""
         try:
@@ -372,7 +360,8 @@ class Training:
                 if part is not None:
                     part.remove()
             self._probe = self._tap = self._block_tap = None
-            self._weights, self._sampled = None, []
+            self.forensics.stop()
+            self._updates.clear()
 
     def case(self) -> Case:
         """What the rules may look at, as of now."""
@@ -383,7 +372,7 @@ class Training:
             carried=self.carried.steps,
             first_carried=self.carried.first,
             present=tuple((self._present + self._complete).tolist()),
-            trained=frozenset(self._trained),
+            trained=frozenset(self._places.held),
             optimizer=self.optimizer,
             nonfinite_loss=self._nonfinite_loss,
             ended=self.ended,
