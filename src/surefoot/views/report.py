@@ -22,7 +22,7 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from surefoot.files import replace_text
-from surefoot.findings import Report, Verdict
+from surefoot.findings import Check, Report, Verdict
 from surefoot.record.data import RunData
 from surefoot.views import words
 from surefoot.views.figures import FIGURES
@@ -62,11 +62,14 @@ def render_report(data: RunData) -> str:
     """The report as one self-contained HTML document of less than 6 MB."""
     library, script = get_plotlyjs(), _asset("report.js")
     report, drawn = data.report, _figures(data)
+    check = report if isinstance(report, Check) else None
     return _template().render(
         data=data,
         report=report,
         lead=words.lead(report) if report.verdict is Verdict.UNSTABLE else None,
-        outcome=outcome(data),
+        check=check,
+        seen="One batch seen" if check else f"{words.plural(report.steps, 'step')} watched",
+        outcome="Nothing has been trained yet." if check else outcome(data),
         figures={name: (spec.title, spec.caption) for name, spec in FIGURES.items()},
         drawn=drawn,
         payload=_inert({"figures": drawn, "light": _plain(LIGHT), "dark": _plain(DARK)}),
