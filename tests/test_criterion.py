@@ -1,0 +1,129 @@
+"""The loss read from its graph, against the loss function itself at other outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from surefoot.signals.criterion import Leaf, Unreadable, criterion, mark
+
+torch.manual_seed(0)
+CLASSES = torch.randint(4, (16,))
+TARGETS = torch.randn(16, 4)
+SHARES = TARGETS.softmax(-1)
+MASK = (torch.rand(16, 4) > 0.3).float()
+LINEAR = nn.Linear(8, 4)
+Loss = Callable[[torch.Tensor], torch.Tensor]
+
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": lambda y: F.cross_entropy(y, CLASSES),
+    "smoothed": lambda y: F.cross_entropy(y, CLASSES, label_smoothing=0.1),
+    "weighted": lambda y: F.cross_entropy(y, CLASSES, weight=torch.tensor([1.0, 2, 3, 4])),
+    "probabilities": lambda y: F.cross_entropy(y, SHARES),
+    "ignored": lambda y: F.cross_entropy(y, CLASSES, ignore_index=1),
+    "tokens": lambda y: F.cross_entropy(y.view(-1, 2), torch.cat([CLASSES, CLASSES]) % 2),
+    "image": lambda y: F.cross_entropy(y.view(4, 4, 4).transpose(1, 2), CLASSES.view(4, 4)),
+    "gathered": lambda y: -F.log_softmax(y, -1).gather(1, CLASSES[:, None]).mean(),
+    "picked": lambda y: -F.log_softmax(y, -1)[torch.arange(16), CLASSES].mean(),
+    "mse": lambda y: F.mse_loss(y, TARGETS),
+    "mse_sum": lambda y: F.mse_loss(y, TARGETS, reduction="sum") / 64,
+    "mse_of_one": lambda y: F.mse_loss(y[:, 0].unsqueeze(1).squeeze(), TARGETS[:, 0]),
+    "mse_by_hand": lambda y: ((y - TARGETS) ** 2).mean(),
+    "mse_turned": lambda y: (TARGETS - y).pow(2).sum(1).mean(),
+    "difference": lambda y: (y[:, :2] - y[:, 2:]).square().mean(),
+    "masked": lambda y: (F.mse_loss(y, TARGETS, reduction="none") * MASK).sum() / MASK.sum(),
+    "l1": lambda y: F.l1_loss(y, TARGETS),
+    "huber": lambda y: F.huber_loss(y, TARGETS, delta=0.5),
+    "smooth_l1": lambda y: F.smooth_l1_loss(y, TARGETS, beta=0.3),
+    "bce": lambda y: F.binary_cross_entropy(y.sigmoid(), SHARES),
+    "bce_logits": lambda y: F.binary_cross_entropy_with_logits(
+        y, SHARES, pos_weight=torch.tensor([1.0, 2, 3, 4])
+    ),
+    "gaussian": lambda y: F.gaussian_nll_loss(y[:, 0], TARGETS[:, 0], y[:, 1].exp()),
+    "adversarial": lambda y: F.softplus(-y[:, 0]).mean() + F.softplus(y[:, 1]).mean(),
+    "composite": lambda y: F.cross_entropy(y, CLASSES) + 0.5 * F.mse_loss(y.tanh(), TARGETS),
+    "penalised": lambda y: (
+        F.cross_entropy(y, CLASSES) + 0.1 * sum(p.square().sum() for p in LINEAR.parameters())
+    ),
+}
+
+
+def read(loss: Loss) -> tuple[torch.Tensor, torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """(outputs, loss, the loss read from its graph as a function of other outputs)."""
+    y = LINEAR(torch.randn(16, 8))
+    mark(y, 7, Leaf("entry", 0))
+    value = loss(y)
+    found = criterion(value, 7)
+    value.backward()  # frees the graph: what is needed was read before
+    weights = {id(p): p for p in LINEAR.parameters()}
+    return y.detach(), value.detach(), lambda z: found(lambda _: z, weights)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_computed_again_from_other_outputs(name: str) -> None:
+    y, value, again = read(LOSSES[name])
+    assert torch.equal(again(y).detach(), value)
+    for scale in (0.3, 3.0):
+        other = (y + scale * torch.randn_like(y)).requires_grad_()
+        mine, theirs = again(other), LOSSES[name](other)
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
+        gradients = [torch.autograd.grad(z, other)[0] for z in (mine, theirs)]
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(LOSSES.keys() - {"penalised"})
+)  # its weights stay in float32
+def test_and_in_float64(name: str) -> None:
+    y, value, again = read(LOSSES[name])
+    again(y)
+    wide = again(y.double())
+    assert wide.dtype is torch.float64
+    assert float(wide) == pytest.approx(float(value), rel=1e-5)
+
+
+def test_what_is_not_known_is_refused_by_name() -> None:
+    with pytest.raises(Unreadable, match="Cosh"):
+        read(lambda y: y.cosh().mean())
+    with pytest.raises(Unreadable, match="Addmm"):  # another module lies between
+        read(lambda y: nn.Linear(4, 1)(y).mean())
+
+
+def test_a_constant_that_nobody_saved_shows_in_the_value() -> None:
+    y, value, again = read(lambda y: F.mse_loss(y, TARGETS) + 1.0)
+    assert float(again(y)) == pytest.approx(float(value) - 1.0)
+
+
+def test_saved_tensors_that_pass_through_hooks_are_not_touched() -> None:
+    """Bringing one back a second time is an error for whoever gives each away only once."""
+    stored: dict[int, torch.Tensor] = {}
+
+    def put(t: torch.Tensor) -> int:
+        stored[len(stored)] = t
+        return len(stored) - 1
+
+    with torch.autograd.graph.saved_tensors_hooks(put, stored.pop):
+        y = LINEAR(torch.randn(16, 8))
+        mark(y, 7, Leaf("entry", 0))
+        loss = F.cross_entropy(y, CLASSES)
+    before = dict(stored)
+    with pytest.raises(Unreadable, match="hooks of the script"):
+        criterion(loss, 7)
+    assert stored.keys() == before.keys()
+    loss.backward()
+
+
+def test_a_copy_shares_no_memory() -> None:
+    y = LINEAR(torch.randn(16, 8))
+    mark(y, 7, Leaf("entry", 0))
+    targets = TARGETS.clone()
+    found = criterion(F.mse_loss(y, targets), 7)
+    copy = found.copied({id("entry"): "copy"})
+    expected = float(F.mse_loss(y, TARGETS).detach())
+    targets.zero_()
+    assert float(copy(lambda leaf: y.detach(), {})) == pytest.approx(expected)
+    assert [leaf.entry for leaf in copy.leaves()] == ["copy"]
