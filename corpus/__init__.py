@@ -151,4 +151,6 @@ MODULES: tuple[str, ...] = (
     "tune.faulty_depth",
     "tune.faulty_pace",
     "tune.faulty_values",
+    "tune.faulty_precision",
+    "tune.healthy_precision",
 )

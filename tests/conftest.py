@@ -29,6 +29,7 @@ PATCHABLE: tuple[tuple[Any, str], ...] = (
     (torch.optim.Optimizer, "__init__"),
     (torch.optim.Optimizer, "step"),
     (torch.amp.GradScaler, "scale"),
+    (torch.amp.GradScaler, "step"),
     (torch.nn.Module, "__init__"),
     (torch.nn.Module, "__call__"),
     (torch.nn.Module, "__setattr__"),

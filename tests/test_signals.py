@@ -57,6 +57,7 @@ def test_the_record_gets_the_columns_that_each_quantity_declares():
         "learning_rate": 2,
         "input": 3,
         "gradient": 20,
+        "loss_scaling": 2,
         "update_ratio": 4,
         "block_scale": 10,
     }

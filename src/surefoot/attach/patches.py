@@ -30,6 +30,7 @@ class Listener(Protocol):
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
     def after_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
     def loss_scaled(self, scaled: Any, scale: float) -> None: ...
+    def step_refused(self, optimizer: torch.optim.Optimizer) -> None: ...
     @property
     def drawn(self) -> Drawn: ...
     def failed(self, error: BaseException) -> None: ...
@@ -41,6 +42,7 @@ class Patches:
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._broken = False
+        self._stepped = 0  # optimizer steps begun, to tell whether a GradScaler let one through
         self._undo: list[Callable[[], Any]] = []
 
     def install(self) -> None:
@@ -54,6 +56,7 @@ class Patches:
         self._wrap(torch.optim.Optimizer, "__init__", self._optimizer_init)
         self._wrap(torch.autograd, "backward", self._backward)
         self._wrap(torch.amp.GradScaler, "scale", self._scale)
+        self._wrap(torch.amp.GradScaler, "step", self._scaler_step)
         self._wrap(_BaseDataLoaderIter, "_reset", self._reset)
         self._wrap(_BaseDataLoaderIter, "_next_index", self._next_index)
         self._wrap(_BaseDataLoaderIter, "__next__", self._next)
@@ -86,6 +89,7 @@ class Patches:
             self._listener.failed(error)
 
     def _pre_hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._stepped += 1
         self._tell(self._listener.before_step, optimizer, _has_closure(args, kwargs))
 
     def _post_hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -149,6 +153,16 @@ class Patches:
             return scaled
 
         return scale
+
+    def _scaler_step(self, original: Any) -> Any:
+        def step(scaler: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            before = self._stepped
+            result = original(scaler, optimizer, *args, **kwargs)
+            if self._stepped == before and scaler.is_enabled():
+                self._tell(self._listener.step_refused, optimizer)
+            return result
+
+        return step
 
 
 def _has_closure(args: Any, kwargs: Any) -> bool:

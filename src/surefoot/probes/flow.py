@@ -122,6 +122,7 @@ class FlowProbe:
         if call is None or y is None:
             return
         call.output = statistics.tensor_stats(y)
+        call.dtype = str(y.dtype).removeprefix("torch.")
         if y.requires_grad:
             y.register_hook(partial(self._gradient, call, "grad_output"))
         info = self._table.layers[layer]

@@ -30,7 +30,8 @@ _WORDS |= {"rpow": "pow", "rmul": "mul", "rsub": "sub", "radd": "add", "rmatmul"
 class Origin:
     """The operation that made the first non-finite value.
 
-    where: "input", "forward", "loss" or "backward"; layer: index of the module that called it, None
+    where: "input", "weights" (a parameter was not finite before), "forward", "loss" or "backward";
+    layer: index of the module that called it, None
     outside of every module; lowest and highest: range of its finite float inputs; dtype: of its
     output; wider: True if the same operation in float64 stays finite (an overflow of the dtype),
     False if it does not (an undefined operation), None if it could not be tried.
@@ -70,16 +71,27 @@ class OriginMode(TorchFunctionMode):
         name = _WORDS.get(name.strip("_"), name.strip("_"))
         if name not in _PASSIVE:
             for y in float_tensors(out):
-                self._look(func, args, kwargs, name, before, y)
+                self._look(func, args, kwargs, name, inputs, before, y)
                 self._tag(name, inputs, y)
         return out
 
     def _look(
-        self, func: Any, args: Any, kwargs: Any, name: str, before: Any, y: torch.Tensor
+        self,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        name: str,
+        inputs: list[torch.Tensor],
+        before: Any,
+        y: torch.Tensor,
     ) -> None:
         if self._nan is not None:
             return
         nan, infinite, *_ = _state(y)
+        if (nan or infinite) and self._infinity is None:
+            self._see_weights(name, inputs, before)
+        if self._nan is not None:
+            return
         fed_nan = any(s[0] for s in before)
         fed_infinite = any(s[1] for s in before)
         if not (nan or infinite) or fed_nan:
@@ -94,6 +106,15 @@ class OriginMode(TorchFunctionMode):
             self._nan, self._nan_had_infinite_input = origin, fed_infinite
         elif maker and self._infinity is None and name not in _MASKING:
             self._infinity = origin
+
+    def _see_weights(self, name: str, inputs: list[torch.Tensor], before: Any) -> None:
+        """A parameter that is not finite made what follows, whatever the operation."""
+        for tensor, state in zip(inputs, before, strict=True):
+            if isinstance(tensor, torch.nn.Parameter) and (state[0] or state[1]):
+                dtype = str(tensor.dtype).removeprefix("torch.")
+                self._nan = Origin("weights", name, self._layer(), dtype=dtype)
+                self._nan_had_infinite_input = False
+                return
 
     def _tag(self, name: str, inputs: list[Any], y: torch.Tensor) -> None:
         if not y.requires_grad or y.grad_fn is None or y.grad_fn in self._tags:

@@ -12,6 +12,7 @@ from surefoot.signals.inputs import INPUT
 from surefoot.signals.learning_rates import LEARNING_RATE
 from surefoot.signals.loss import LOSS
 from surefoot.signals.quantity import Axis, Quantity, Step
+from surefoot.signals.scaling import LOSS_SCALING
 from surefoot.signals.updates import UPDATE_RATIO
 
 QUANTITIES: dict[str, Quantity] = {
@@ -19,6 +20,7 @@ QUANTITIES: dict[str, Quantity] = {
     for q in (
         LOSS,
         LEARNING_RATE,
+        LOSS_SCALING,
         INPUT,
         GRADIENT,
         UPDATE_RATIO,

@@ -44,6 +44,7 @@ class Call:
     through_time: for a recurrent module, log10 ||d h_last / d h_t|| for up to 64 evenly spaced t.
     weight_norm: Frobenius norm of the module's own weight matrix; weight_rows: its fan-out.
     activation: name of the elementwise function seen between this output and the next module.
+    dtype: of the output, and so of the gradient there.
     """
 
     layer: int
@@ -62,6 +63,7 @@ class Call:
     weight_norm: float | None = None
     weight_rows: int | None = None
     activation: str | None = None
+    dtype: str | None = None
     through_time: list[float] | None = None
 
 

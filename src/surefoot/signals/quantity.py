@@ -25,13 +25,16 @@ class Step:
 
     gradients [P, 5]: of each parameter's gradient, what `kernels.STATISTICS` names, NaN where there
     is none; inputs [K, 5]: the same of the tensors that entered the model, `elements` in all;
-    loss: None where no backward was seen; groups: the optimizer's parameter groups.
+    loss: None where no backward was seen; groups: the optimizer's parameter groups; scale:
+    GradScaler's factor on the loss, None without one; refused: it lets this step not be taken.
     """
 
     gradients: np.ndarray
     inputs: np.ndarray
     elements: int = 0
     loss: float | None = None
+    scale: float | None = None
+    refused: bool = False
     groups: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -67,6 +67,7 @@ class Session:
         self._loss: float | None = None
         self._fresh = True  # no optimizer has stepped since the last backward
         self._scales: dict[int, float] = {}
+        self._scale: float | None = None  # of the latest backward
         self._depth = 0
         self._process = Fork()
         self._running = False
@@ -213,6 +214,15 @@ class Session:
         if isinstance(scaled, torch.Tensor):
             self._scales = {id(scaled): scale}
 
+    def step_refused(self, optimizer: torch.optim.Optimizer) -> None:
+        """GradScaler did not let the optimizer step: measured like any other, and not taken."""
+        training = self._training_of(optimizer)
+        if training is None or not self._process.here:
+            return
+        training.loss, training.scaling.scale = self._loss, self._scale
+        training.before_step(optimizer, optimizer.param_groups, refused=True)
+        self._finish(training, optimizer)
+
     def before_backward(self, losses: list[torch.Tensor]) -> None:
         """Read the loss, before backward frees its graph."""
         if not self._process.here:
@@ -233,6 +243,7 @@ class Session:
 
     def _read(self, tensor: torch.Tensor) -> None:
         scale = self._scales.get(id(tensor), 1.0)
+        self._scale = scale if self._scales else None
         value = float(tensor.item()) / scale
         self._loss = value + (self._loss or 0.0)
         for training in self.trainings:
@@ -280,7 +291,7 @@ class Session:
     def _measure(self, optimizer: torch.optim.Optimizer) -> None:
         training = self._training_of(optimizer)
         if training is not None:
-            training.loss = self._loss
+            training.loss, training.scaling.scale = self._loss, self._scale
             training.before_step(optimizer, optimizer.param_groups)
 
     def after_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
@@ -293,9 +304,13 @@ class Session:
         self._fresh = True
         training = self._training_of(optimizer)
         if training is not None:
-            sharing = sum(t is training for r, t in self._of.values() if r() is not None)
-            training.after_step(optimizer, sharing)
-            self._live_diagnosis()
+            self._finish(training, optimizer)
+
+    def _finish(self, training: Training, optimizer: torch.optim.Optimizer) -> None:
+        self._fresh = True
+        sharing = sum(t is training for r, t in self._of.values() if r() is not None)
+        training.after_step(optimizer, sharing)
+        self._live_diagnosis()
 
     def _live_diagnosis(self) -> None:
         """Now and then, write what would be said if the run ended here (for a killed run)."""

@@ -30,6 +30,7 @@ from surefoot.watching.carried import Carried
 from surefoot.watching.forensics import Forensics, replay_in_words
 from surefoot.watching.ledger import Ledger, Sink
 from surefoot.watching.places import Places
+from surefoot.watching.scaling import Scaling
 from surefoot.watching.updates import Updates
 
 _ALLOWANCE = 0.05  # seconds of detail that any run may have
@@ -68,7 +69,7 @@ class Training:
         self.step = 0
         self.optimizer = ""
         self.ended = "running"
-        self.carried = Carried()
+        self.carried, self.scaling = Carried(), Scaling()
         self._complete = 0  # steps in which every parameter had a gradient
         self._present = np.zeros(count, np.int64)  # and of the other steps, those of each
         self._nonfinite_loss: int | None = None
@@ -143,8 +144,11 @@ class Training:
         """Note how a loss is made; `scale`: the factor that GradScaler put on it."""
         self.forensics.read(self.step, loss, self._tap, scale)
 
-    def before_step(self, optimizer: Any, groups: list[dict[str, Any]]) -> None:
-        """Measure the gradients that the optimizer is about to use."""
+    def before_step(
+        self, optimizer: Any, groups: list[dict[str, Any]], refused: bool = False
+    ) -> None:
+        """Measure the gradients that the optimizer uses, or would if they were not refused."""
+        self.scaling.begin(refused)
         key = id(optimizer)
         if key in self._stepped:  # the others that share this training did not step
             self._commit(late=True)
@@ -154,6 +158,8 @@ class Training:
         self._measure(self._places.order(key, parameters), gradients, optimizer, groups)
         self._stepped.add(key)
         tripped = self._gate.check(self._norms, self._bad)
+        if tripped is not None and self.scaling.held_back(optimizer):
+            self.ledger.rows["loss_scaling"][1] = 1
         if self._probe is not None:
             self._finish_flow()
         if tripped is not None:
@@ -162,7 +168,7 @@ class Training:
             self._suspect("rise", np.empty(0, np.intp))
         elif self._tap is not None and self._tap.keeping:
             self.forensics.keep(self.step, self.loss, self._tap, self._places)
-        if self._sampling():
+        if self._sampling() and not self.scaling.now:
             begin = time.perf_counter()
             self._updates.sample(parameters)
             self._spent += time.perf_counter() - begin
@@ -190,6 +196,7 @@ class Training:
         now = self._now
         now.inputs, now.elements = out[count:], sum(t.numel() for t in inputs)
         now.loss, now.groups = self.loss, groups
+        now.scale, now.refused = self.scaling.scale, self.scaling.now
         for name, measure in _MEASURES:
             measure(now, self.ledger.rows[name])
         now.groups = []  # nothing of the run's is kept between two steps
@@ -234,6 +241,9 @@ class Training:
         probe.remove()
         flow = probe.collect(self.step)
         raise_failure(probe)
+        if self.scaling.passing:
+            self._arm_flow()
+            return
         if not flow.calls and self.step == 0:  # first seen in mid-step, by its backward
             self._arm_flow()
             return
@@ -259,6 +269,7 @@ class Training:
         z, factor = self._gate.scores(tripped)
         nonfinite = self._row[tripped, NONFINITE] > 0
         kind = "nonfinite" if nonfinite.any() else "spike"
+        kind = "refused" if self.scaling.now else kind
         detail: dict[str, Any] = {
             "count": len(tripped),
             "parameters": tripped[:256].tolist(),
@@ -270,13 +281,15 @@ class Training:
         same = self.ledger.alarms_of(kind)
         # A lost step is worth any price, once; a spike only what the budget holds.
         lost = kind == "nonfinite" and same == 0
-        if lost or (same < 8 and self._affordable(self._typical * 4)):
+        lost = lost or (self.scaling.now and self.scaling.worth_a_look(self.loss))
+        if lost or (kind != "refused" and same < 8 and self._affordable(self._typical * 4)):
             begin = time.perf_counter()
             own = {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
-            detail["replay"] = self._replay(own, search=kind == "nonfinite")
+            detail["replay"] = self._replay(own, search=kind != "spike")
             self._spent += time.perf_counter() - begin
         self.ledger.alarm(self.step, kind, detail)
-        self._suspect(kind, tripped)
+        if not self.scaling.now:
+            self._suspect(kind, tripped)
 
     def _replay(self, own: dict[int, torch.Tensor], search: bool) -> str:
         """Replay the step; returns what came of it in words."""

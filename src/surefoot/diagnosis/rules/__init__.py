@@ -23,7 +23,9 @@ from surefoot.diagnosis.rules import (
     not_zeroed,
     output_mismatch,
     recurrent,
+    refused,
     shattered,
+    underflow,
     vanishing,
 )
 
@@ -35,6 +37,7 @@ RULES: dict[str, Rule] = {
         disconnected,
         input_scale,
         initial_scale,
+        underflow,
         vanishing,
         exploding,
         recurrent,
@@ -46,6 +49,7 @@ RULES: dict[str, Rule] = {
         dead,
         learning_rate_low,
         output_mismatch,
+        refused,
         nonfinite,
     )
 }

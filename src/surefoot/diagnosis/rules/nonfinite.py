@@ -9,10 +9,16 @@ dtype.
 
 **Evidence.** The failing step run again with every operation watched: the first one that made a
 non-finite value out of finite ones, its module, the range of what went into it, and whether the
-same operation in float64 stays finite.
+same operation in float64 stays finite. Where the weights were not finite before the step began,
+the optimizer made them so, and its own step is looked at.
 
 **Remedies.** Skip the step; mask or clamp the operation; compute it in float32. No clipping
 survives a NaN.
+
+**Thresholds.** Nothing is measured against one: a value is finite or it is not. `_HUGE` (1e8) only
+names the cause where the operation could not be tried in float64: a float32 that is squared
+overflows from 1.8e19 on, and no layer of unit scale reaches 1e8 unless something exploded before.
+`_HALF` are the dtypes whose overflow is their own and not float32's.
 
 **Source.** Definition: IEEE 754 arithmetic, the operation itself tried in float64.
 """
@@ -29,6 +35,7 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.kernels import NONFINITE, STATISTICS
 
 _HUGE = 1e8  # values beyond which an overflow is the end of an explosion, not its beginning
 _HALF = ("float16", "bfloat16")
@@ -44,7 +51,7 @@ def judge(case: Case) -> Iterator[Finding]:
     loss = next((f.loss for f in case.flows if f.step == step and f.loss), {})
     if not loss and step == case.facts.nonfinite_loss:
         loss = case.lost
-    cause, layer, why, evidence = _explain(case, step, flow.origin if flow else None, loss)
+    cause, layer, why, evidence = explain(case, step, flow.origin if flow else None, loss)
     names = [case.layers.parameters[i].name for i in _hit(case, alarm)]
     result = outcome(case)
     evidence.append(
@@ -66,7 +73,7 @@ def judge(case: Case) -> Iterator[Finding]:
         confidence=0.5 if cause is Cause.UNKNOWN else 0.95,
         sentence=f"Non-finite values at step {step}: {why}; {after}.",
         evidence=tuple(evidence),
-        remedies=_remedies(cause, layer),
+        remedies=remedies(cause, layer),
     )
 
 
@@ -83,7 +90,7 @@ def _hit(case: Case, alarm: Any) -> list[int]:
     return [i for i in indices if i < len(case.layers.parameters)]
 
 
-def _explain(
+def explain(
     case: Case, step: int, origin: dict[str, Any] | None, loss: Mapping[str, Any]
 ) -> tuple[Cause, str | None, str, list[Evidence]]:
     """(cause, layer, clause, evidence) from the replay's origin and the loss's anatomy."""
@@ -103,6 +110,8 @@ def _explain(
         )
     if origin is None or origin["where"] == "loss":
         words = loss.get("undefined")
+        if words and origin is not None and np.isfinite(loss.get("value") or 0.0):
+            words = f"the gradient of {words}"
         if words:
             row = [Evidence("in the loss function", words, "inside its domain", step)]
             return Cause.UNDEFINED_OPERATION, None, f"the loss function takes {words}", row
@@ -112,7 +121,28 @@ def _explain(
         return Cause.UNKNOWN, None, "where they were made could not be seen", []
     if origin["where"] == "input":
         return Cause.NONFINITE_INPUT, None, "the batch itself holds them", []
+    if origin["where"] == "weights":
+        return _weights(case, step, origin)
     return _operation(case, step, origin)
+
+
+def _weights(
+    case: Case, step: int, origin: dict[str, Any]
+) -> tuple[Cause, str | None, str, list[Evidence]]:
+    """The weights themselves were not finite when the step began: what the one before it did."""
+    layer = case.layers.title(origin["layer"]) if origin["layer"] is not None else None
+    gradients = case.get("gradient")
+    at = np.flatnonzero(gradients.steps == step - 1)
+    bad = gradients.high[at[0]].reshape(-1, len(STATISTICS))[:, NONFINITE] if len(at) else []
+    row = [Evidence("non-finite gradients at the step before", float(np.nansum(bad)), "0", step)]
+    made = f"the weights of {layer} held them already"
+    if not len(at) or np.nansum(bad):
+        return Cause.UNKNOWN, layer, made, row
+    made = f"{made}: {case.facts.optimizer} made them of finite gradients"
+    if origin["dtype"] == "float16":
+        why = "squares and eps under 6e-8 are zero in float16, and it divided by them"
+        return Cause.DTYPE_UNDERFLOW, None, f"{made} ({why})", row
+    return Cause.UNKNOWN, None, made, row
 
 
 def _operation(
@@ -136,7 +166,8 @@ def _operation(
     return Cause.UNDEFINED_OPERATION, layer, f"{what}, where it is undefined", rows
 
 
-def _remedies(cause: Cause, layer: str | None) -> tuple[Remedy, ...]:
+def remedies(cause: Cause, layer: str | None) -> tuple[Remedy, ...]:
+    """What to do about a value that is not finite; skipping its step always helps."""
     mend = {
         Cause.UNDEFINED_OPERATION: Remedy(
             "operation.mask",
@@ -149,6 +180,12 @@ def _remedies(cause: Cause, layer: str | None) -> tuple[Remedy, ...]:
             layer,
             "float32 holds numbers up to 3e38, float16 only to 65504",
             "with torch.autocast(device_type, enabled=False): y = f(x.float())",
+        ),
+        Cause.DTYPE_UNDERFLOW: Remedy(
+            "amp.master_weights",
+            None,
+            "an optimizer needs the range of float32 for its own state",
+            "model.float(); with torch.autocast(device_type, dtype=torch.float16): ...",
         ),
         Cause.NONFINITE_INPUT: Remedy(
             "data.clean",
