@@ -1,4 +1,8 @@
-"""Growth over depth: what a layer does to the gradient, measured on networks and by `gain`."""
+"""Growth over depth: what a layer does to the gradient, measured on networks and by `gain`.
+
+One definition of growth serves the whole table, that of the rules: the decades that
+`surefoot.diagnosis.profile` sees between the first and the last layer before the head.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +13,20 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from tests.papers import Row
+from tests.papers import Row, Seen
+from tests.papers.networks import plain
 from torch import nn
 
 import surefoot
-from surefoot.diagnosis.profile import profile
+from surefoot.diagnosis.profile import Profile, profile
 from surefoot.layers import build_table
 from surefoot.probes.flow import FlowProbe
 
-
-def network(
-    activation: Callable[[], nn.Module],
-    depth: int,
-    width: int,
-    weights: float,
-    biases: float = 0.0,
-    norm: bool = False,
-) -> nn.Sequential:
-    """Layers with weights N(0, weights^2 / width) and biases N(0, biases^2), then a linear head."""
-    layers: list[nn.Module] = []
-    for _ in range(depth):
-        linear = nn.Linear(width, width)
-        nn.init.normal_(linear.weight, std=weights / width**0.5)
-        nn.init.normal_(linear.bias, std=biases)
-        layers += [linear, *([nn.BatchNorm1d(width)] if norm else []), activation()]
-    return nn.Sequential(*layers, nn.Linear(width, 10))
+GAPS = 29  # of 30 layers
 
 
-def growth(model: nn.Module, x: torch.Tensor) -> float:
-    """Growth of the squared gradient norm a layer: the one definition, that of the rules."""
+def see(model: nn.Module, x: torch.Tensor) -> Profile:
+    """The depth profile of one backward pass from a random cotangent."""
     table, modules, _ = build_table([model])
     probe = FlowProbe(table, modules)
     probe.install()
@@ -45,18 +34,18 @@ def growth(model: nn.Module, x: torch.Tensor) -> float:
     y.backward(torch.randn_like(y))
     seen = profile(probe.collect(0), table)
     assert seen is not None
-    return 10 ** (2 * seen.growth / (len(seen.stages) - 1))
+    return seen
 
 
 def measured(
     activation: Callable[[], nn.Module],
     weights: float,
     biases: float = 0.0,
-    norm: bool = False,
+    norm: Callable[[int], nn.Module] | None = None,
     batch: int = 128,
     variance: float = 1.0,
 ) -> float:
-    """The growth in networks of 30 layers of width 512, mean over three seeds.
+    """Growth of the squared gradient norm a layer: 30 layers of width 512, mean of three seeds.
 
     The inputs are what such a layer puts out, of a given variance before its activation, so that
     the first layer is like all others.
@@ -64,9 +53,9 @@ def measured(
     found = []
     for seed in range(3):
         torch.manual_seed(seed)
-        model = network(activation, 30, 512, weights, biases, norm)
+        model = plain(activation, GAPS + 1, 512, weights, biases, norm)
         inputs = activation()(variance**0.5 * torch.randn(batch, 512))
-        found.append(growth(model, inputs))
+        found.append(10 ** (2 * see(model, inputs).growth / GAPS))
     return float(np.mean(found))
 
 
@@ -86,7 +75,7 @@ def attenuation(widths: list[int], std: float) -> float:
     logs = 0.0
     for inputs, outputs in pairwise(widths):
         weight = torch.randn(outputs, inputs, 3, 3) * std
-        g = torch.randn(2, outputs, 48, 48) * (torch.rand(2, outputs, 48, 48) < 0.5)
+        g = torch.randn(2, outputs, 24, 24) * (torch.rand(2, outputs, 24, 24) < 0.5)
         back = nn.functional.conv_transpose2d(g, weight, padding=1)[:, :, 2:-2, 2:-2]
         # of a gradient that came through no gate, as the next layer's gate is counted there
         logs += math.log(float(back.std()) / (float(g.std()) * 2**0.5))
@@ -107,82 +96,144 @@ def hanin(statistic: Callable[[np.ndarray], float]) -> float:
     return statistic(np.array(logs))
 
 
-SCHOENHOLZ = "Schoenholz et al. 2017"
+def standard_error(b: float) -> float:
+    """Of a growth a layer over 3 seeds, width 512: one layer's log gain has the variance b / n.
+
+    b is 5 for ReLU (Hanin & Nica 2018), and at least 2 for any other activation.
+    """
+    return math.sqrt(b / (512 * GAPS * 3))
+
+
+SCHOENHOLZ = "Schoenholz et al. 2017: chi_1 = sigma_w^2 E[phi'^2]"
+YANG = "Yang et al. 2019"
+DIGITS = "the theory is given to 4 digits"
 _TANH = [(1.0, 0.05, 0.9341), (1.3, 0.3, 0.9398), (1.76, 0.3, 1.2020), (2.5, 0.3, 1.5852)]
+
+
+def _growth(
+    name: str,
+    source: str,
+    seen: Seen,
+    theory: float,
+    measure: Callable[[], float],
+    *,
+    b: float = 5,
+    quick: bool = True,
+) -> Row:
+    tolerance = 3 * standard_error(b) * theory
+    why = f"3 s.e. of 3 networks of width 512 ({b:g} L / n)"
+    return Row(
+        name=name, source=source, seen=seen, theory=theory, tolerance=tolerance, why=why,
+        measure=measure, quick=quick,
+    )  # fmt: skip
+
+
 ROWS = [
     *(
-        Row(
-            f"chi_1 of tanh at sigma_w {w}, sigma_b {b}, in a network",
+        _growth(
+            f"growth of tanh at sigma_w {w}, sigma_b {b}, in a network",
             SCHOENHOLZ,
+            Seen.SECOND_HAND,
             chi,
-            0.02 * chi,
             partial(tanh, w, b),
+            b=2,
+            quick=w == 2.5,
         )
         for w, b, chi in _TANH
     ),
     *(
         Row(
-            f"chi_1 of tanh at sigma_w {w}, sigma_b {b}, by gain()",
-            SCHOENHOLZ,
-            chi,
-            6e-5,
-            lambda w=w, b=b: surefoot.gain(torch.tanh, w, b).chi_1,
+            name=f"growth of tanh at sigma_w {w}, sigma_b {b}, by gain()",
+            source=SCHOENHOLZ,
+            seen=Seen.SECOND_HAND,
+            theory=chi,
+            tolerance=6e-5,
+            why=DIGITS,
+            measure=lambda w=w, b=b: surefoot.gain(torch.tanh, w, b).chi_1,
         )
         for w, b, chi in _TANH
     ),
     *(
         Row(
-            f"edge of chaos of tanh at sigma_b {b}",
-            SCHOENHOLZ,
-            critical,
-            6e-5,
-            lambda b=b: surefoot.gain(torch.tanh, sigma_b=b).sigma_w,
+            name=f"edge of chaos of tanh at sigma_b {b}",
+            source="Schoenholz et al. 2017: chi_1 = 1",
+            seen=Seen.SECOND_HAND,
+            theory=critical,
+            tolerance=6e-5,
+            why=DIGITS,
+            measure=lambda b=b: surefoot.gain(torch.tanh, sigma_b=b).sigma_w,
         )
         for b, critical in ((0.05, 1.1225), (0.3, 1.3956))
     ),
+    _growth(
+        "growth of sigmoid at sigma_w 4, in a network",
+        SCHOENHOLZ,
+        Seen.SECOND_HAND,
+        0.3979,
+        lambda: measured(nn.Sigmoid, 4.0, variance=surefoot.gain(torch.sigmoid, 4.0).q, batch=64),
+        b=2,
+        quick=False,
+    ),
     *(
-        Row(
-            f"chi_1 of ReLU at sigma_w^2 = {w2}, in a network",
-            "He et al. 2015: sigma_w^2 / 2",
+        _growth(
+            f"growth of ReLU at sigma_w^2 = {w2}, in a network",
+            "He et al. 2015, section 2.2: sigma_w^2 / 2",
+            Seen.SECOND_HAND,
             w2 / 2,
-            0.03 * w2 / 2,
             partial(measured, nn.ReLU, w2**0.5),
+            quick=w2 == 3,
         )
         for w2 in (1, 2, 3)
     ),
-    Row(
+    _growth(
         "growth of ReLU behind batch norm, batches of 512",
-        "Yang et al. 2019: pi / (pi - 1)",
+        f"{YANG}: pi / (pi - 1)",
+        Seen.SECOND_HAND,
         math.pi / (math.pi - 1),
-        0.03 * 1.467,
-        partial(measured, nn.ReLU, 1.0, 0.0, True, 512),
+        partial(measured, nn.ReLU, 1.0, 0.0, nn.BatchNorm1d, 512),
     ),
-    Row(
+    _growth(
         "growth of a linear network behind batch norm, batches of 8",
-        "Yang et al. 2019: (B - 2) / (B - 3)",
+        f"{YANG}: (B - 2) / (B - 3)",
+        Seen.MEMORY,
         6 / 5,
-        0.03 * 1.2,
-        partial(measured, nn.Identity, 1.0, 0.0, True, 8),
+        partial(measured, nn.Identity, 1.0, 0.0, nn.BatchNorm1d, 8),
+        b=2,
+    ),
+    _growth(
+        "growth of ReLU behind layer norm",
+        "Schoenholz et al. 2017: (w^2 / 2) / (w^2 / 2)",
+        Seen.DERIVED,
+        1.0,
+        partial(measured, nn.ReLU, 1.0, 0.0, nn.LayerNorm),
+        quick=False,
     ),
     Row(
-        "attenuation of VGG-B's conv2 to conv10 at std 0.01",
-        "He et al. 2015, section 2.2: 1.7e4",
-        1.7e4,
-        0.05 * 1.7e4,
-        partial(attenuation, [64, 64, 128, 128, 256, 256, 512, 512, 512, 512], 0.01),
+        name="attenuation of VGG-B's conv2 to conv10 at std 0.01",
+        source="He et al. 2015, section 2.2: 1.7e4",
+        seen=Seen.SECOND_HAND,
+        theory=1.7e4,
+        tolerance=500,
+        why="the paper gives 2 digits",
+        measure=partial(attenuation, [64, 64, 128, 128, 256, 256, 512, 512, 512, 512], 0.01),
     ),
     Row(
-        "variance of the log gain, 50 layers of width 100",
-        "Hanin & Nica 2018: 5 L / n",
-        2.5,
-        0.6,
-        partial(hanin, lambda x: float(x.var())),
+        name="variance of the log gain, 50 layers of width 100",
+        source="Hanin & Nica 2018: 5 L / n",
+        seen=Seen.MEMORY,
+        theory=2.5,
+        tolerance=3 * 2.5 * math.sqrt(2 / 299),
+        why="3 s.e. of a variance over 300 networks",
+        measure=partial(hanin, lambda x: float(x.var())),
     ),
     Row(
-        "mean of the log gain, 50 layers of width 100",
-        "Hanin & Nica 2018: -5 L / 2 n",
-        -1.25,
-        0.35,
-        partial(hanin, lambda x: float(x.mean())),
+        name="mean of the log gain, 50 layers of width 100",
+        source="Hanin & Nica 2018: -5 L / 2 n",
+        seen=Seen.MEMORY,
+        theory=-1.25,
+        tolerance=3 * math.sqrt(2.5 / 300),
+        why="3 s.e. of a mean over 300 networks",
+        measure=partial(hanin, lambda x: float(x.mean())),
+        quick=False,
     ),
 ]
