@@ -129,7 +129,7 @@ def coins(depth: int, beta: float | None) -> float:
 
 BALDUZZI = "Balduzzi et al. 2017"
 KERNELS = "Cho & Saul 2009, equations 4 to 6"
-NARROW = "3 s.e. of 3 networks, and 1/n at each layer"
+FINITE = "3 s.e. of 3 networks, and (1 - R) L / B: a batch's statistics are its own"
 ROWS = [
     *(
         Row(
@@ -178,8 +178,8 @@ ROWS = [
         source=f"{KERNELS}: prod k0(c_l)",
         seen=Seen.DERIVED,
         theory=plain_law(10, beside(0.1), centred=False),
-        tolerance=0.03,
-        why="3 s.e. of 3 networks (0.02), and L / n",
+        tolerance=0.023,
+        why="3 s.e. of 3 networks, and (1 - R) L / n",
         measure=partial(neighbours, 10, False, 0.1),
     ),
     *(
@@ -189,14 +189,14 @@ ROWS = [
             seen=Seen.DERIVED,
             theory=plain_law(depth, beside(0.01), centred=True),
             tolerance=tolerance,
-            why=why,
+            why=FINITE,
             measure=partial(neighbours, depth, True, 0.01),
             quick=depth < 20,
         )
-        for depth, tolerance, why in (
-            (5, 0.01, "L / n"),
-            (10, 0.02, "L / n"),
-            (20, 0.06, "3 s.e. (0.02), and L / B of the batch's statistics"),
+        for depth, tolerance in (
+            (5, 0.002),
+            (10, 0.0065),
+            (20, 0.056),
         )
     ),
     Row(
@@ -213,8 +213,8 @@ ROWS = [
         source=f"{KERNELS}, centred, with skips",
         seen=Seen.DERIVED,
         theory=residual_law(50, beside(0.01)),
-        tolerance=0.01,
-        why="3 s.e. (0.002), and the batch's statistics",
+        tolerance=0.0055,
+        why=FINITE,
         measure=partial(residual_neighbours, 50),
     ),
 ]
