@@ -152,5 +152,6 @@ MODULES: tuple[str, ...] = (
     "tune.faulty_pace",
     "tune.faulty_values",
     "tune.faulty_precision",
+    "tune.faulty_shattered",
     "tune.healthy_precision",
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import surefoot
 from surefoot.probes.shattering import shattering
 from surefoot.theory.kernels import coherence, k0, k1
 
@@ -208,3 +211,61 @@ def test_the_kernels_are_the_integrals_that_they_stand_for() -> None:
         assert k0(c) == pytest.approx(float(both), abs=2e-3)
         product = (F.relu(u) * F.relu(v)).mean() / 0.5
         assert k1(c) == pytest.approx(float(product), abs=3e-3)
+
+
+class Stubborn(nn.Module):
+    """Dropout, batch norm and a counter, on labels that cannot be learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [m for _ in range(20) for m in (nn.Linear(32, 32), nn.BatchNorm1d(32), nn.ReLU())]
+        self.body = nn.Sequential(*layers, nn.Dropout(0.2), nn.Linear(32, 2))
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.body(x)
+
+
+def stubborn_run(watched: bool, forensics: bool = True) -> tuple[Any, ...]:
+    torch.manual_seed(0)
+    model = Stubborn()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    watch = surefoot.watch(model, optimizer, forensics=forensics) if watched else None
+    losses = []
+    with watch or contextlib.nullcontext():
+        for _ in range(40):
+            x, y = torch.randn(64, 32), torch.randint(2, (64,))
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    seen = watch._session.trainings[0].ledger.shattering if watch is not None else []
+    return losses, model.state_dict(), model.calls, torch.get_rng_state(), seen
+
+
+def test_a_run_that_fails_to_learn_is_asked_once_and_nothing_is_changed() -> None:
+    bare, watched = stubborn_run(False), stubborn_run(True)
+    assert [step for step, _ in watched[4]] == [32]
+    assert watched[0] == bare[0]
+    assert all(torch.equal(watched[1][k], v) for k, v in bare[1].items())
+    assert watched[2] == bare[2]
+    assert torch.equal(watched[3], bare[3])
+
+
+def test_the_question_can_be_forbidden() -> None:
+    assert not stubborn_run(True, forensics=False)[4]
+
+
+def test_a_run_that_learns_is_not_asked() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    x = torch.randn(64, 4)
+    with surefoot.watch(model, optimizer) as watch:
+        for _ in range(200):
+            optimizer.zero_grad()
+            (model(x) - x.sum(1, keepdim=True)).square().mean().backward()
+            optimizer.step()
+    assert not watch._session.trainings[0].ledger.shattering

@@ -9,6 +9,7 @@ import numpy as np
 
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.layers import LayerTable
+from surefoot.probes.shattering import Shattering
 from surefoot.record.data import Event
 from surefoot.record.series import Thinned
 from surefoot.signals import QUANTITIES, Axis
@@ -39,7 +40,7 @@ class Ledger:
     def __init__(
         self, index: int, layers: LayerTable, counts: Mapping[Axis, int], sink: Sink | None
     ) -> None:
-        self._index, self._sink, self._layers = index, sink, layers
+        self._index, self._sink, self.layers = index, sink, layers
         columns = {name: q.columns(counts) for name, q in QUANTITIES.items()}
         every = [name for name, q in QUANTITIES.items() if q.measure is not None]
         few = [name for name in every if QUANTITIES[name].axis in (Axis.STEP, Axis.GROUP)]
@@ -59,6 +60,7 @@ class Ledger:
         self.flows: list[Flow] = []
         self.alarms: list[Event] = []
         self.inquiries: list[Inquiry] = []
+        self.shattering: list[tuple[int, Shattering]] = []
         self.losses: list[Mapping[str, Any]] = []
         self.lost: Mapping[str, Any] = {}  # of the first loss that was not finite
         self._kinds: dict[str, int] = {}
@@ -108,18 +110,26 @@ class Ledger:
         if self._sink is not None:
             self._sink.event(self._index, Event(inquiry.step, "forensics", inquiry.to_json()))
 
+    def coherence(self, step: int, seen: Shattering) -> None:
+        """Keep what the shattering probe saw; it looks a few times in a run."""
+        self.shattering.append((step, seen))
+        if self._sink is not None:
+            detail = {"coherence": seen.coherence, "white": seen.limit, "of": seen.of}
+            self._sink.event(self._index, Event(step, "shattering", detail))
+
     def case(self, facts: Facts) -> Case:
         """What the rules may look at, as of now."""
         series = {name: s.series() for name, s in self._series.items()}
         scalars = self._together.series()
         series |= {name: scalars.columns(place) for name, place in self._places.items()}
         return Case(
-            self._layers,
+            self.layers,
             series,
             flows=tuple(self.flows),
             alarms=tuple(self.alarms),
             losses=tuple(self.losses),
             lost=self.lost,
+            shattering=tuple(self.shattering),
             inquiries=tuple(self.inquiries),
             facts=facts,
         )

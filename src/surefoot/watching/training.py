@@ -27,6 +27,7 @@ from surefoot.probes.replay import EntryTap
 from surefoot.probes.safely import raise_failure
 from surefoot.signals import QUANTITIES, Axis, Step
 from surefoot.watching.carried import Carried
+from surefoot.watching.coherence import Coherence
 from surefoot.watching.forensics import Forensics, replay_in_words
 from surefoot.watching.ledger import Ledger, Sink
 from surefoot.watching.places import Places
@@ -87,6 +88,7 @@ class Training:
         # Until the first step has shown which modules the script calls, they are the outermost.
         self._roots = [i for i, layer in enumerate(self.layers.layers) if layer.parent is None]
         self.forensics = Forensics(forensics)
+        self._coherence = Coherence(self.ledger, self._blocks, self._affordable, forensics)
         self.indices: Callable[[list[torch.Tensor], int], tuple[int, ...]] = lambda tensors, n: ()
         self._tap: EntryTap | None = (
             EntryTap([modules[i] for i in self._roots[:8]]) if modules else None
@@ -241,10 +243,8 @@ class Training:
         probe.remove()
         flow = probe.collect(self.step)
         raise_failure(probe)
-        if self.scaling.passing:
-            self._arm_flow()
-            return
-        if not flow.calls and self.step == 0:  # first seen in mid-step, by its backward
+        # Refused by GradScaler, or first seen in mid-step, by its backward: the next one serves.
+        if self.scaling.passing or (not flow.calls and self.step == 0):
             self._arm_flow()
             return
         flow.loss = self.anatomy
@@ -339,6 +339,7 @@ class Training:
             self.ledger.put(self.step, "block_scale", self._block_tap.out.reshape(-1))
         self.ledger.commit(self.step)
         if self._tap is not None:
+            self._spent += self._coherence.look(self.step, loss, self._tap, self._typical)
             self._tap.clear(marked=late)
             self.forensics.listen(self._tap, self.step + 1)
         self._prepare_next()
