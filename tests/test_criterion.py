@@ -43,6 +43,10 @@ LOSSES: dict[str, Loss] = {
     "bce_logits": lambda y: F.binary_cross_entropy_with_logits(
         y, SHARES, pos_weight=torch.tensor([1.0, 2, 3, 4])
     ),
+    "bce_by_hand": lambda y: (
+        -(SHARES * y.sigmoid().log() + (1 - SHARES) * (1 - y.sigmoid()).log()).mean()
+    ),
+    "clamped": lambda y: -y.softmax(-1).clamp(min=0.2).log()[:, 0].mean(),
     "gaussian": lambda y: F.gaussian_nll_loss(y[:, 0], TARGETS[:, 0], y[:, 1].exp()),
     "adversarial": lambda y: F.softplus(-y[:, 0]).mean() + F.softplus(y[:, 1]).mean(),
     "composite": lambda y: F.cross_entropy(y, CLASSES) + 0.5 * F.mse_loss(y.tanh(), TARGETS),

@@ -24,6 +24,8 @@ LENGTHS = (1.0, 0.25, 0.1, 0.01, 0.001)  # of the step's real update
 # At most: forwards and backwards for the five stages are 2, 3, 5, 1 + 24 and 2.
 MOST_PASSES = 37
 
+_NEED_THE_LOSS = {"another batch", "shorter steps", "float64"}
+
 
 @dataclass(slots=True)
 class Suspect:
@@ -52,6 +54,8 @@ def examine(suspect: Suspect, modules: list[nn.Module], inquiry: Inquiry) -> Non
     outliers(suspect.batch, inquiry)
     with bench(modules, suspect.before) as made:
         for name, passes, stage in stages:
+            if inquiry.loss is None and name in _NEED_THE_LOSS:
+                continue  # that it could not be computed again was said
             if not suspect.affordable(passes):
                 inquiry.refused.append(f"{name}: no time left for it")
                 continue
@@ -105,8 +109,6 @@ def _moved(suspect: Suspect) -> bool:
 
 
 def _lengths(suspect: Suspect, inquiry: Inquiry, made: Bench) -> None:
-    if inquiry.loss is None:
-        raise Refused("the loss could not be computed again")
     if not _moved(suspect):
         raise Refused("the step moved no weight, or to where they are not finite")
     for length in LENGTHS:
@@ -130,8 +132,6 @@ def _samples(suspect: Suspect, inquiry: Inquiry, made: Bench) -> None:
 
 
 def _wide(suspect: Suspect, inquiry: Inquiry, made: Bench) -> None:
-    if inquiry.loss is None:
-        raise Refused("the loss could not be computed again")
     made.place(suspect.before)
     made.widen()
     loss, gradients = made.gradient(suspect.batch)

@@ -134,7 +134,8 @@ def _read(
         if following is not None:
             child = _read(following, at, owner, seen, value)
         made.inputs.append(child)
-    if name in SUMS and None in made.inputs and total is not None:
+    constant = None in made.inputs or len(made.inputs) == 1
+    if name in SUMS and constant and total is not None:
         made.total = total.detach()  # otherwise it adds nought, or the check of the value will tell
     return made
 

@@ -10,7 +10,8 @@ from typing import Any
 class Inquiry:
     """One step, tried again in several ways. None stands for what was not or could not be tried.
 
-    why: what made the step suspect: "spike", "nonfinite" or "rise" (of the loss).
+    why: what made the step suspect: "spike", "nonfinite", "rise" (the loss had risen by then), or
+    "before the rise": the loss rose right after it.
     refused: what could not be tried, each with its reason.
     loss: of the step's batch at the weights before the step; lengths: (share of the step's real
     update, loss of the same batch after it) pairs, the longest first.

@@ -59,7 +59,11 @@ def _sum_of(sign: float) -> Callable[[Inputs, Saved], torch.Tensor]:
     return add
 
 
-SUMS = {"AddBackward0": _sum_of(1.0), "SubBackward0": _sum_of(-1.0)}
+SUMS = {
+    "AddBackward0": _sum_of(1.0),
+    "SubBackward0": _sum_of(-1.0),
+    "RsubBackward1": lambda x, s: -s["alpha"] * x[0],  # a number less a tensor
+}
 
 
 def _either(x: Inputs, s: Saved) -> tuple[Any, Any]:
@@ -161,6 +165,10 @@ OPERATIONS: dict[str, Known] = {
     "DivBackward1": Known(lambda x, s, _: x[0] / s["other"], ("other",)),
     "AddBackward0": Known(lambda *_: torch.empty(0), ("alpha",)),  # see SUMS
     "SubBackward0": Known(lambda *_: torch.empty(0), ("alpha",)),
+    "RsubBackward1": Known(lambda *_: torch.empty(0), ("alpha",)),
+    "ClampBackward1": Known(
+        lambda x, s, _: x[0].clamp(s["min"], s["max"]), ("self", "min", "max"), ("self",)
+    ),
     # By what a mask fills is not saved: nought, or the check of the loss's value will tell.
     "MaskedFillBackward0": Known(
         lambda x, s, _: x[0].masked_fill(s["mask"], 0.0),

@@ -7,6 +7,7 @@ the optimizer acts, its weights are copied; after it has acted, the step is trie
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -29,7 +30,8 @@ SHARE = 0.01  # and the share of the elapsed time on top of it
 TIMES = {"spike": 3, "nonfinite": 1, "rise": 2}  # examined in one run
 _APART = 32  # steps between two spikes that are both examined
 _COPY_BYTES = 256 << 20  # of weights, above which the step is not tried again
-_KEEP_BYTES = 64 << 20  # of an earlier batch
+_KEEP_BYTES = 64 << 20  # of an earlier batch, and of the weights it was taken at
+_EARLY = 8  # steps that are all kept with their weights: the loss tells of a step only at the next
 _PATIENCE = 3  # losses in a row that could not be read, before it is tried more rarely
 _PASS = 0.6  # of a whole step: one forward or backward pass, at most
 
@@ -37,8 +39,9 @@ _PASS = 0.6  # of a whole step: one forward or backward pass, at most
 class Rise:
     """Tells from the losses alone that a run has turned bad; a few float operations a step.
 
-    Two ways: the smoothed loss stands half as high again as the first one; or it has lost half of
-    what it had once gained on it (30 % at least). Losses below zero have no such scale.
+    Two ways: the smoothed loss stands at twice the first one; or it has lost half of what it had
+    once gained on it (30 % at least). Losses below zero have no such scale. A false alarm costs a
+    few passes and convicts nobody.
     """
 
     def __init__(self) -> None:
@@ -54,7 +57,7 @@ class Rise:
         self._fast += 0.4 * (loss - self._fast)
         self._slow += 0.1 * (loss - self._slow)
         self._best = min(self._best, self._slow)
-        if self._fast > 1.5 * self._first:
+        if self._fast > 2 * self._first:
             return True
         lost = self._slow - self._best > 0.5 * (self._first - self._best)
         return lost and self._best < 0.7 * self._first
@@ -120,6 +123,7 @@ class Forensics:
     _unread: str = ""
     _missed: int = 0
     _kept: Kept | None = None
+    _then: dict[int, torch.Tensor] = field(default_factory=dict)  # weights at the kept batch
     _pending: _Pending | None = None
     _done: dict[str, int] = field(default_factory=dict)
     _last: int = -_APART
@@ -137,10 +141,12 @@ class Forensics:
     # -- at every step --------------------------------------------------------------------------
 
     def listen(self, tap: EntryTap, step: int) -> None:
-        """Get ready for a step: 0, 1, 2, 4, 8 ... are kept for comparison."""
+        """Get ready for a step: the first 8, then 16, 32, 64 ... are kept for comparison."""
         self.fresh()
         tap.marking = self.active
-        tap.keeping = tap.marking and not step & (step - 1)
+        tap.keeping = tap.marking and (step < _EARLY or not step & (step - 1))
+        if step > _EARLY:
+            self._then.clear()
 
     def fresh(self) -> None:
         """The first backward of a step begins."""
@@ -176,7 +182,11 @@ class Forensics:
         begin = time.perf_counter()
         try:
             batch.check()
-            self._kept = Kept(batch, places.trainable())
+            weights = places.trainable()
+            self._kept = Kept(batch, weights)
+            self._then.clear()
+            if step < _EARLY and _bytes(weights.values()) <= _KEEP_BYTES:
+                self._then = {k: p.detach().clone() for k, p in weights.items()}
         except (Refused, Unreadable):
             pass  # the one that was kept before serves on
         self.spent += time.perf_counter() - begin
@@ -212,7 +222,7 @@ class Forensics:
             inquiry.refused.append(f"weights of {size >> 20} MiB are too large to copy")
         before = {} if inquiry.refused else {k: p.detach().clone() for k, p in weights.items()}
         if self._unread:
-            inquiry.refused.append(self._unread)
+            inquiry.refused.append(f"the loss: {self._unread}")
         batch = self._batch(step, loss, tap)
         self._pending = _Pending(inquiry, before, usual, batch, time.perf_counter() - begin)
 
@@ -240,31 +250,35 @@ class Forensics:
         begin = time.perf_counter()
         inquiry = pending.inquiry
         if pending.before:
-            suspect = Suspect(
-                pending.batch,
-                pending.before,
-                places.trainable(),
-                pending.usual,
-                affordable=lambda n: (
-                    self.affordable(n, step_seconds) and time.perf_counter() - begin < ALLOWANCE
-                ),
-            )
             tap.paused = True
-            self._examine(suspect, modules, inquiry)
+            self._examine(pending, modules, places, step_seconds)
             tap.paused = False
         self._name(pending.batch, inquiry, indices)
         inquiry.seconds = pending.seconds + time.perf_counter() - begin
         self.spent += inquiry.seconds
         return inquiry
 
-    def _examine(self, suspect: Suspect, modules: list[nn.Module], inquiry: Inquiry) -> None:
-        if self._kept is None:
+    def _examine(
+        self, pending: _Pending, modules: list[nn.Module], places: Places, step_seconds: float
+    ) -> None:
+        inquiry, batch = pending.inquiry, pending.batch
+        begin = time.perf_counter()
+
+        def affordable(passes: int) -> bool:
+            inside = time.perf_counter() - begin < ALLOWANCE
+            return inside and self.affordable(passes, step_seconds)
+
+        kept = self._kept.revived() if self._kept is not None else contextlib.nullcontext()
+        with kept as other:
+            suspect = Suspect(
+                batch, pending.before, places.trainable(), pending.usual, other, affordable
+            )
+            rose = inquiry.why == "rise" and bool(self._then)
+            # The step before made the loss rise, and is still at hand.
+            if rose and other is not None and other.step == batch.step - 1:
+                inquiry.step, inquiry.why = batch.step - 1, "before the rise"
+                suspect = Suspect(other, self._then, pending.before, {}, batch, affordable)
             examine(suspect, modules, inquiry)
-            return
-        with self._kept.revived() as other:
-            suspect.other = other
-            examine(suspect, modules, inquiry)
-            suspect.other = None
 
     def _name(
         self,
@@ -283,4 +297,5 @@ class Forensics:
         """Forget everything that was kept."""
         self.fresh()
         self._kept = self._pending = None
+        self._then.clear()
         self.allowed = False

@@ -5,9 +5,11 @@ back (or the run never recovers from that one update).
 
 **Why.** Something in that batch: a sample of a wrong scale, corrupt values, wrong labels.
 
-**Evidence.** Per layer, the jump over the median of the last 64 steps in robust deviations; the
-batch's own scale against that of its predecessors; the loss of that step, measured before its
-update, against the steps before. A batch is blamed only if its input or its loss stands out too.
+**Evidence.** The step tried again on copies: the gradient of this batch against that of another
+batch at the very same weights, and which samples hold it, by their place in the batch and in the
+data set. Per layer, the jump over the median of the last 64 steps in robust deviations; the batch's
+own scale, and its loss before the update, against the steps before. Where the step could not be
+tried again, a batch is blamed only if its input or its loss stands out from a calm.
 
 **Remedies.** Look at the batch; skip outlying steps or clip. A lower learning rate makes the rest
 of the run worse and does not help.
@@ -18,15 +20,24 @@ of the run worse and does not help.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.forensics import (
+    batch_rows,
+    batch_to_blame,
+    samples_in_words,
+    stands_out,
+    tried,
+)
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.record.data import Event
+from surefoot.signals.forensics import Inquiry
 
 _INPUT = 5.0  # times the usual scale of the input
 _LOSS = 3.0  # times the usual loss
@@ -36,44 +47,81 @@ _AROUND = 32  # steps before that say what is usual
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the spike alarms."""
-    bad = [(a, *_standing(case, a)) for a in case.alarms if a.detail.get("kind") == "spike"]
-    blamed = [(a, i, j) for a, i, j in bad if i >= _INPUT or j >= _LOSS]
+    blamed = [b for a in case.alarms if a.detail.get("kind") == "spike" for b in _blamed(case, a)]
     if not blamed:
         return
-    alarm, scale, loss = blamed[0]
-    if scale < _INPUT and loss < _ABSURD and not _isolated(case, alarm):
+    first = blamed[0]
+    evident = first.proven or first.scale >= _INPUT or first.loss >= _ABSURD
+    if not evident and not _isolated(case, first.alarm):
         return
-    severity = _severity(case, alarm, len(blamed))
-    if severity is None:
-        return
-    detail = alarm.detail
-    what = (
-        f"its input is {scale:.3g}x the usual scale"
-        if scale >= _INPUT
-        else (f"its loss is {loss:.3g}x the usual one before the update")
-    )
+    severity = _severity(case, first.alarm, len(blamed))
+    if severity is not None:
+        yield _finding(case, blamed, severity)
+
+
+@dataclass(frozen=True, slots=True)
+class _Blamed:
+    """A spike whose batch is to blame. scale, loss: as multiples of what was usual before it;
+    inquiry: what came of trying the step again; proven: whether that settled it."""
+
+    alarm: Event
+    scale: float
+    loss: float
+    inquiry: Inquiry | None
+    proven: bool
+
+
+def _blamed(case: Case, alarm: Event) -> Iterator[_Blamed]:
+    """The alarm, if its batch is to blame."""
+    scale, loss = _standing(case, alarm)
+    inquiry = tried(case, alarm.step)
+    guilty = batch_to_blame(inquiry)
+    odd = scale >= _INPUT or loss >= _LOSS or (guilty and stands_out(inquiry))
+    if odd and guilty is not False:
+        yield _Blamed(alarm, scale, loss, inquiry, guilty is True)
+
+
+def _finding(case: Case, blamed: list[_Blamed], severity: Severity) -> Finding:
+    first = blamed[0]
+    alarm, inquiry, at = first.alarm, first.inquiry, first.alarm.step
     more = f" ({len(blamed)} such batches)" if len(blamed) > 1 else ""
-    factor = float(detail["factor"])
-    yield Finding(
+    factor = float(alarm.detail["factor"])
+    return Finding(
         rule=RULE.id,
         pathology=Pathology.SPIKE,
         cause=Cause.BAD_BATCH,
         severity=severity,
-        first_step=alarm.step,
-        last_step=blamed[-1][0].step,
-        confidence=0.95 if scale >= _INPUT else 0.75,
+        first_step=at,
+        last_step=blamed[-1].alarm.step,
+        confidence=0.97 if first.proven else 0.95 if first.scale >= _INPUT else 0.75,
         sentence=(
-            f"The batch of step {alarm.step}{more} makes gradients {factor:.3g}x as large as "
-            f"usual in {detail['count']} parameters: {what}; {outcome(case).words()}."
+            f"The batch of step {at}{more} makes gradients {factor:.3g}x as large as usual in "
+            f"{alarm.detail['count']} parameters: {_because(first)}; {outcome(case).words()}."
         ),
         evidence=(
-            Evidence("largest gradient jump over its median", factor, "< 8", alarm.step),
-            Evidence("robust deviations (z)", float(detail["z"]), "< 5", alarm.step),
-            Evidence("input scale over its median", scale, f"< {_INPUT:g}", alarm.step),
-            Evidence("loss over its median", loss, f"< {_LOSS:g}", alarm.step),
+            Evidence("largest gradient jump over its median", factor, "< 8", at),
+            Evidence("robust deviations (z)", float(alarm.detail["z"]), "< 5", at),
+            Evidence("input scale over its median", first.scale, f"< {_INPUT:g}", at),
+            Evidence("loss over its median", first.loss, f"< {_LOSS:g}", at),
+            *(batch_rows(inquiry) if inquiry is not None else ()),
         ),
         remedies=(prescriptions.SKIP_OUTLIER, prescriptions.CLIP),
     )
+
+
+def _because(blamed: _Blamed) -> str:
+    inquiry = blamed.inquiry
+    if blamed.scale >= _INPUT:
+        words = f"its input is {blamed.scale:.3g}x the usual scale"
+    elif blamed.loss >= _LOSS or inquiry is None:
+        words = f"its loss is {blamed.loss:.3g}x the usual one before the update"
+    else:
+        words = "single samples hold nearly all of it"
+    if inquiry is not None and (inquiry.samples or inquiry.outliers):
+        words += f" ({samples_in_words(inquiry)})"
+    if blamed.proven and inquiry is not None:
+        words += f"; another batch at the same weights gives 1/{inquiry.ratio:.3g} of it"
+    return words
 
 
 def _standing(case: Case, alarm: Event) -> tuple[float, float]:

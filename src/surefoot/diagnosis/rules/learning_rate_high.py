@@ -4,9 +4,12 @@
 
 **Why.** A step is longer than the distance over which the gradient tells the truth.
 
-**Evidence.** The update-to-weight ratio as the optimizer really applied it; what became of the
-loss; and that nothing else explains it: the depth profile of the first step was in order, the
-batches were, and no operation was undefined. A high ratio in a run that learns is not a finding.
+**Evidence.** The step tried again on copies: at its full length the loss of its own batch rises,
+at a part of it the same step lowers it; another batch at the same weights is no different, and
+float64 changes nothing. Where it could not be tried, the update-to-weight ratio as the optimizer
+really applied it, with what became of the loss. And that nothing else explains it: the depth
+profile of the first step was in order, the batches were, and no operation was undefined. A long
+step or a high ratio in a run that learns is not a finding.
 
 **Remedies.** A lower learning rate, warm-up; clipping as insurance.
 
@@ -22,10 +25,18 @@ import numpy as np
 
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.forensics import (
+    length_in_words,
+    right_length,
+    step_rows,
+    step_to_blame,
+    steps_cleared,
+)
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology
+from surefoot.signals.forensics import Inquiry
 
 _HIGH = 0.1  # a tenth of the weights at every step
 _FIRST = 0.5  # half of the weights at one of the first steps (Adam's first are long by design)
@@ -33,26 +44,30 @@ _DIVERGED = 0.01  # enough where the loss went up for good
 
 
 def judge(case: Case) -> Iterator[Finding]:
-    """Judge the pace together with the outcome."""
+    """Judge the trials of suspect steps, or the pace, together with the outcome."""
     steps, result = pace(case), outcome(case)
     if steps is None or not overshoots(case):
         return
+    proof = step_to_blame(case)
     climbing = result.diverged or (result.skill or 0.0) < -0.05
-    pathology = Pathology.EXPLODING if climbing else Pathology.OSCILLATING
-    since = _since(case)
+    since = min(_since(case), proof.step) if proof is not None else _since(case)
+    sound = right_length(proof) if proof is not None else None
+    factor = min(sound or 1.0, 0.1 if steps.highest < 1 else 0.01)
     yield Finding(
         rule=RULE.id,
-        pathology=pathology,
+        pathology=Pathology.EXPLODING if climbing else Pathology.OSCILLATING,
         cause=Cause.LEARNING_RATE_TOO_HIGH,
         severity=bad_severity(case),
         first_step=since,
         last_step=case.facts.steps - 1,
-        confidence=0.9 if steps.highest > 3 * _HIGH else 0.7,
+        confidence=0.97 if proof is not None else 0.9 if steps.highest > 3 * _HIGH else 0.7,
         sentence=(
             f"Each step moves the weights by up to {steps.highest:.2g} of their size (typically "
-            f"{steps.typical:.2g}): the learning rate is too high; {result.words()}."
+            f"{steps.typical:.2g}): the learning rate is too high; {_proven(proof)}"
+            f"{result.words()}."
         ),
         evidence=(
+            *(step_rows(proof) if proof is not None else ()),
             Evidence("update-to-weight ratio, highest median", steps.highest, "1e-4 to 1e-2"),
             Evidence("update-to-weight ratio, typical", steps.typical, "1e-4 to 1e-2"),
             Evidence("update-to-weight ratio, first steps", steps.early, "1e-4 to 5e-2", 0),
@@ -63,11 +78,21 @@ def judge(case: Case) -> Iterator[Finding]:
             ),
         ),
         remedies=(
-            prescriptions.learning_rate(
-                0.1 if steps.highest < 1 else 0.01, "so that a step stays where the gradient holds"
-            ),
+            prescriptions.learning_rate(factor, "so that a step stays where the gradient holds"),
             prescriptions.CLIP,
         ),
+    )
+
+
+def _proven(proof: Inquiry | None) -> str:
+    """The trial in a clause; empty without one."""
+    length = right_length(proof) if proof is not None else None
+    if proof is None or length is None:
+        return ""
+    after = dict(proof.lengths)
+    return (
+        f"step {proof.step} takes the loss of its own batch from {proof.loss:.3g} to "
+        f"{after[1.0]:.3g}, at {length_in_words(length)} to {after[length]:.3g}; "
     )
 
 
@@ -76,18 +101,22 @@ def overshoots(case: Case) -> bool:
     steps, result = pace(case), outcome(case)
     if steps is None:
         return False
+    proof = step_to_blame(case)
     if result.nonfinite:
         # A NaN out of a calm is not a step too long: its own rule tells what made it.
-        return result.climbed and steps.highest >= _DIVERGED
+        return result.climbed and (proof is not None or steps.highest >= _DIVERGED)
     if result.skill is None or result.short:
+        return False
+    if steps_cleared(case):
         return False
     if not result.trivial:
         # Against its own first loss only: a loss that is not meant to fall may well rise.
-        return result.diverged and steps.typical >= _HIGH
+        return result.diverged and (proof is not None or steps.typical >= _HIGH)
     if result.diverged:
-        return steps.highest >= _DIVERGED
+        return proof is not None or steps.highest >= _DIVERGED
     first = _FIRST if "adam" in case.facts.optimizer.lower() else 2 * _HIGH
-    return (steps.early >= first or steps.typical >= _HIGH) and result.skill < 0.05
+    fast = steps.early >= first or steps.typical >= _HIGH
+    return (proof is not None or fast) and result.skill < 0.05
 
 
 def _since(case: Case) -> int:
