@@ -329,6 +329,21 @@ def test_a_nan_in_the_batch_and_one_made_by_the_model() -> None:
     assert (found.cause, found.layer) == (Cause.UNDEFINED_OPERATION, "1")
 
 
+def zeroed(*which: int) -> nn.Module:
+    model = mlp(3)
+    for k in which:
+        nn.init.zeros_(model[k].weight)
+    return model
+
+
+def test_zero_weights_behind_one_another_let_nothing_through() -> None:
+    found = surefoot.check(zeroed(0, 2, 4, 6), digits(), CE()).root
+    assert found is not None
+    assert (found.cause, found.layer) == (Cause.WEIGHTS_TOO_SMALL, "0")
+    head_alone = surefoot.check(zeroed(6), digits(), CE())
+    assert str(head_alone.verdict) == "healthy"
+
+
 def test_branches_that_begin_at_zero_are_no_fault() -> None:
     """The last matrix of each branch is zero, as in LoRA: its own input begins without gradient."""
 

@@ -6,6 +6,7 @@ and the optimizer are left as they were. The verdict comes from the same rules a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -129,7 +130,9 @@ class _Work:
             return None
         self.passes += seen.passes
         if not seen.reliable:
-            self._note(name, "not measured", f"needs 32 samples, the batch has {seen.samples}")
+            few = f"needs 32 samples, the batch has {seen.samples}"
+            none = "too few samples send a finite gradient back to the input"
+            self._note(name, "not measured", few if math.isfinite(seen.coherence) else none)
             return None
         return seen
 

@@ -66,8 +66,8 @@ def judge(case: Case) -> Iterator[Finding]:
         last_step=facts.steps - 1,
         confidence=0.85,
         sentence=(
-            f"{name} and {len(cut) - 1} more layers run at every step, but no gradient ever comes "
-            f"back to them: the graph is cut after {name}; {result.words()}."
+            f"{_they(name, len(cut) - 1)} at every step, but no gradient ever comes back: the "
+            f"graph is cut after {name}; {result.words()}."
         ),
         evidence=(
             Evidence("share of the trained parameters without any gradient", share, "0"),
@@ -75,6 +75,12 @@ def judge(case: Case) -> Iterator[Finding]:
         ),
         remedies=(Remedy(_CONNECT.remedy, name, _CONNECT.why, _CONNECT.code),),
     )
+
+
+def _they(name: str, others: int) -> str:
+    if others == 0:
+        return f"{name} runs"
+    return f"{name} and {others} more layer{'s' if others > 1 else ''} run"
 
 
 def _all(case: Case) -> Finding:

@@ -61,6 +61,7 @@ def judge(case: Case) -> Iterator[Finding]:
         evidence.append(Evidence("replay of the step", alarm.detail["replay"], "exact", step))
     lost = result.nonfinite
     after = "no step after it was finite" if lost else "the run went on"
+    after = result.words() if result.untrained else after
     last = max((a.step for a in case.alarms if a.detail.get("kind") == "nonfinite"), default=step)
     yield Finding(
         rule=RULE.id,

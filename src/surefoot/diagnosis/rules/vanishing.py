@@ -26,16 +26,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.growth import Growth, growth
+from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule, times
-from surefoot.findings import Cause, Finding, Pathology, Severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
+from surefoot.signals.flow import Call
 
 _SLOPE = -0.35  # decades a layer lost to the activation's slope; ReLU loses 0.15, a sigmoid 0.63
 
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
+    yield from _zeros(case)
     found = growth(case, -1, 0.05)
     if found is None:
         return
@@ -46,6 +50,43 @@ def judge(case: Case) -> Iterator[Finding]:
     yield found.finding(
         RULE.id, Pathology.VANISHING, cause, _because(cause, found), by_weights=weights
     )
+
+
+def _zeros(case: Case) -> Iterator[Finding]:
+    """Matrices of zeros behind one another: no gradient is left for a single weight.
+
+    One of them alone is often meant (a head, the end of a branch): it learns from what goes in.
+    """
+    flow, result = case.first, outcome(case)
+    kinds = case.layers.layers
+    calls = [c for c in flow.calls if kinds[c.layer].kind.weighted] if flow is not None else []
+    empty = [c for c in calls if c.weight_norm == 0]
+    if flow is None or len(empty) < 2 or any(map(_learns, calls)) or not result.poor(0.25):
+        return
+    name = case.layers.title(empty[0].layer)
+    yield Finding(
+        rule=RULE.id,
+        pathology=Pathology.VANISHING,
+        cause=Cause.WEIGHTS_TOO_SMALL,
+        layer=name,
+        victims=tuple(case.layers.title(c.layer) for c in calls if c is not empty[0]),
+        severity=Severity.HARMFUL,
+        first_step=flow.step,
+        last_step=case.facts.steps - 1,
+        confidence=0.97,
+        sentence=(
+            f"All weights of {name} and {len(empty) - 1} more are zero, and no weight at all "
+            f"receives a gradient; {result.words()}."
+        ),
+        evidence=(Evidence("layers whose weights are all zero", len(empty), "0 or 1", flow.step),),
+        remedies=(prescriptions.aimed(prescriptions.KAIMING, name),),
+    )
+
+
+def _learns(call: Call) -> bool:
+    """Whether the weights of this call receive a gradient: the product of both its ends."""
+    ends = call.input, call.grad_output
+    return all(end is not None and end.norm > 0 for end in ends)
 
 
 def _cause(found: Growth) -> Cause:
