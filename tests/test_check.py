@@ -333,6 +333,7 @@ def zeroed(*which: int) -> nn.Module:
     model = mlp(3)
     for k in which:
         nn.init.zeros_(model[k].weight)
+        nn.init.zeros_(model[k].bias)
     return model
 
 
