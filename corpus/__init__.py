@@ -154,4 +154,6 @@ MODULES: tuple[str, ...] = (
     "tune.faulty_precision",
     "tune.faulty_shattered",
     "tune.healthy_precision",
+    "tune.faulty_optimizer",
+    "tune.healthy_optimizer",
 )

@@ -17,7 +17,7 @@ CAUSES = (
     "depth_without_skip normalization_without_skip recurrent_weights learning_rate_too_high "
     "learning_rate_too_low loss_scale input_scale bad_batch nonfinite_input dtype_overflow "
     "dtype_underflow undefined_operation output_activation_mismatch gradients_not_zeroed "
-    "disconnected_parameters unknown"
+    "disconnected_parameters optimizer_state unknown"
 )
 FINDING = Finding(
     rule="SF101",

@@ -45,6 +45,7 @@ RIGS: dict[str, tuple[str, str]] = {
     "SF302": ("lr_low_mlp_x1e-04", "converged_long_ago"),
     "SF303": ("loss_sum_mlp", "sum_reduction_adjusted"),
     "SF304": ("input_x1000_mlp", "raw_pixels"),
+    "SF306": ("stale_moment_adam", "weight_lowered_short_memory"),
     "SF401": ("not_zeroed_sgd", "accumulation_of_four"),
     "SF402": ("graph_cut_detach", "frozen_backbone"),
     "SF403": ("softmax_before_cross_entropy", "multilabel_bce"),

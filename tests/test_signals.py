@@ -16,6 +16,7 @@ from surefoot.signals import QUANTITIES, Axis, Step
 from surefoot.signals.inputs import INPUT
 from surefoot.signals.learning_rates import LEARNING_RATE
 from surefoot.signals.loss import anatomy
+from surefoot.signals.second_moment import second_moments
 from surefoot.signals.updates import sample_weights, update_ratios
 from surefoot.watching.ledger import Ledger
 
@@ -59,6 +60,7 @@ def test_the_record_gets_the_columns_that_each_quantity_declares():
         "gradient": 20,
         "loss_scaling": 2,
         "update_ratio": 4,
+        "second_moment": 8,
         "block_scale": 10,
     }
 
@@ -69,7 +71,7 @@ def test_a_row_is_filled_to_its_last_column():
     for quantity in QUANTITIES.values():
         if quantity.measure is not None:
             row = np.full(quantity.columns(counts), np.nan)
-            step = Step(gradients, inputs, 12, 0.5, [{"lr": 0.1}, {"lr": 0.2}])
+            step = Step(gradients, inputs, 12, 0.5, [{"lr": 0.1}, {"lr": 0.2}], scale=2.0)
             quantity.measure(step, row)
             assert np.isfinite(row).all(), quantity.name
 
@@ -223,3 +225,34 @@ def test_ignored_targets_and_nan_weights_are_counted():
     weights = torch.ones(12)
     weights[5] = math.nan
     assert anatomy((_each(x * 1, y) * weights).sum()).target_nonfinite == 1
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.999])
+def test_rms_of_a_gradient_that_jumps_follows_the_closed_form(decay):
+    """After n steps of 1 and one of j, v is the mean that Adam's recursion gives in closed form."""
+    p = nn.Parameter(torch.zeros(6, dtype=torch.float64))
+    adam = torch.optim.Adam([p], betas=(0.9, decay), eps=1e-12)
+    for _ in range(7):
+        p.grad = torch.ones_like(p)
+        adam.step()
+    for jump in (100.0, 0.01):
+        p.grad = torch.full_like(p, jump)
+        v = (decay * (1 - decay**7) + (1 - decay) * jump**2) / (1 - decay**8)
+        state = {k: x.clone() for k, x in adam.state[p].items()}
+        found = second_moments(adam, [p], np.empty((1, 2)))
+        assert found[0] == pytest.approx([jump / math.sqrt(v), 0.0])
+        assert all(torch.equal(x, adam.state[p][k]) for k, x in state.items())
+
+
+def test_where_eps_is_larger_than_the_root_the_share_says_so():
+    p = nn.Parameter(torch.zeros(4))
+    frozen = nn.Parameter(torch.zeros(3))
+    adam = torch.optim.AdamW([p, frozen], eps=0.5)
+    for _ in range(3):
+        p.grad = torch.tensor([1.0, 0.1, 0.1, 0.0])
+        adam.step()
+    found = second_moments(adam, [p, frozen], np.empty((2, 2)))
+    # of three elements in use two lie below eps; g^2 / max(v, eps^2): 1, 0.04, 0.04, 0
+    assert found[0] == pytest.approx([math.sqrt(1.08 / 4), 2 / 3], rel=1e-6)
+    assert np.isnan(found[1]).all()
+    assert second_moments(torch.optim.SGD([p], lr=0.1), [p], np.empty((1, 2))) is None

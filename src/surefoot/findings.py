@@ -53,6 +53,7 @@ class Cause(StrEnum):
     OUTPUT_ACTIVATION_MISMATCH = "output_activation_mismatch"
     GRADIENTS_NOT_ZEROED = "gradients_not_zeroed"
     DISCONNECTED_PARAMETERS = "disconnected_parameters"
+    OPTIMIZER_STATE = "optimizer_state"
     UNKNOWN = "unknown"
 
 

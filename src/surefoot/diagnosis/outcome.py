@@ -128,14 +128,16 @@ def trivial_loss(case: Case) -> float | None:
     """Median, over the steps whose loss was read, of the best constant prediction's loss.
 
     None if unread. Only for a single loss function with fixed targets; a composite loss has no
-    such yardstick.
+    such yardstick. Where the script changes the loss's weight on the way, what counts is the weight
+    of the last one read, within a factor of two: masks and lengths vary, units do not.
     """
-    values = [
-        loss["trivial"]
+    read = [
+        (loss["trivial"], float(loss.get("multiplier") or 1.0))
         for loss in case.losses
         if loss.get("kind") not in (None, "unknown", "composite")
         and loss.get("trivial") is not None
         and not loss.get("target_nonfinite")
     ]
+    values = [trivial for trivial, weight in read if 0.5 <= weight / read[-1][1] <= 2]
     median = float(np.median(values)) if values else 0.0
     return median if median > 0 else None

@@ -13,6 +13,7 @@ from surefoot.signals.learning_rates import LEARNING_RATE
 from surefoot.signals.loss import LOSS
 from surefoot.signals.quantity import Axis, Quantity, Step
 from surefoot.signals.scaling import LOSS_SCALING
+from surefoot.signals.second_moment import SECOND_MOMENT
 from surefoot.signals.updates import UPDATE_RATIO
 
 QUANTITIES: dict[str, Quantity] = {
@@ -24,6 +25,7 @@ QUANTITIES: dict[str, Quantity] = {
         INPUT,
         GRADIENT,
         UPDATE_RATIO,
+        SECOND_MOMENT,
         BLOCK_SCALE,
     )
 }

@@ -33,9 +33,9 @@ class Step:
     inputs: np.ndarray
     elements: int = 0
     loss: float | None = None
+    groups: list[dict[str, Any]] = field(default_factory=list)
     scale: float | None = None
     refused: bool = False
-    groups: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,10 @@ CAUSE: dict[Cause, tuple[str, str]] = {
         "disconnected parameters",
         "No path leads from these parameters to the loss.",
     ),
+    Cause.OPTIMIZER_STATE: (
+        "state of the optimizer",
+        "What the optimizer remembers of earlier gradients no longer fits those of today.",
+    ),
     Cause.UNKNOWN: ("cause unknown", "No test could single out one cause."),
 }
 

@@ -156,8 +156,8 @@ class Training:
             self._commit(late=True)
         self.carried.at_step(self.step)
         parameters = [p for g in groups for p in g["params"]]
-        gradients = [p.grad for p in parameters]
-        self._measure(self._places.order(key, parameters), gradients, optimizer, groups)
+        gradients, order = [p.grad for p in parameters], self._places.order(key, parameters)
+        self._measure(order, gradients, optimizer, groups)
         self._stepped.add(key)
         tripped = self._gate.check(self._norms, self._bad)
         if tripped is not None and self.scaling.held_back(optimizer):
@@ -173,6 +173,7 @@ class Training:
         if self._sampling() and not self.scaling.now:
             begin = time.perf_counter()
             self._updates.sample(parameters)
+            self._updates.sample_moments(optimizer, parameters, order, self.ledger, self.step)
             self._spent += time.perf_counter() - begin
 
     def _measure(

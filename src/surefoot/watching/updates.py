@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
+from surefoot.signals.second_moment import second_moments
 from surefoot.signals.updates import Weights, sample_weights, update_ratios
+from surefoot.watching.ledger import Ledger
 
 
 class Updates:
@@ -23,6 +26,21 @@ class Updates:
         """Note where the weights stand."""
         self._of = [weakref.ref(p) for p in parameters]
         self._weights = sample_weights(parameters)
+
+    def sample_moments(
+        self,
+        optimizer: Any,
+        parameters: list[torch.Tensor],
+        order: np.ndarray,
+        ledger: Ledger,
+        step: int,
+    ) -> None:
+        """Put into the ledger how well the optimizer's second moment fits this gradient."""
+        found = second_moments(optimizer, parameters, np.empty((len(parameters), 2)))
+        if found is not None:
+            row = np.full((self._count + 1, 2), np.nan)
+            row[order] = found
+            ledger.put(step, "second_moment", row[:-1].reshape(-1))
 
     @property
     def pending(self) -> bool:

@@ -1,0 +1,48 @@
+"""Faults of an optimizer's own state: a memory that is too long, an eps that is too large."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from corpus import faulty_case
+from corpus.recipes import Optimizer, adam, adamw, mlp, named
+
+STEPS = 400
+
+
+class Lowered:
+    """Cross-entropy whose weight is 1000 at the first steps of each training, and one after."""
+
+    def __init__(self, first: int, steps: int = STEPS, weight: float = 1000.0) -> None:
+        self.first, self.steps, self.weight = first, steps, weight
+        self.calls = 0
+
+    def __call__(self, out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        now = self.calls % self.steps
+        self.calls += 1
+        return (self.weight if now < self.first else 1.0) * F.cross_entropy(out, y)
+
+
+def stale(
+    name: str, optimizer: Callable[[float], Optimizer], first: int, fast: bool = False
+) -> None:
+    """A memory of a thousand steps where one of twenty learns."""
+    faulty_case(
+        name, named, "stalled", "optimizer_state", None, dict(optimizer=optimizer(0.999)),
+        fast=fast, optimizer=optimizer(0.95), steps=STEPS, loss=Lowered(first),
+    )  # fmt: skip
+
+
+stale("stale_moment_adam", lambda beta: adam(3e-4, betas=(0.9, beta)), 30, fast=True)
+stale("stale_moment_adamw", lambda beta: adamw(2e-4, betas=(0.9, beta)), 50)
+faulty_case(
+    "eps_too_large_adam", named, "stalled", "optimizer_state", None,
+    dict(optimizer=adam(1e-3, eps=1.0)), optimizer=adam(1e-3),
+)  # fmt: skip
+faulty_case(
+    "eps_too_large_mlp", mlp, "stalled", "optimizer_state", None,
+    dict(optimizer=adam(1e-3, eps=3.0)), optimizer=adam(1e-3),
+)  # fmt: skip
