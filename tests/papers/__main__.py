@@ -25,7 +25,7 @@ COLUMNS = ("value", "source", "seen", "theory", "measured", "error", "tolerance"
 def main(only: str, quick: bool, costs: bool) -> None:
     """Measure every row and print it."""
     torch.set_num_threads(1)
-    console = Console(width=None if sys.stdout.isatty() else 220)
+    console = Console(width=None if sys.stdout.isatty() else 220, markup=False)
     chosen = [
         row
         for row in rows()
@@ -44,7 +44,8 @@ def main(only: str, quick: bool, costs: bool) -> None:
     console.print(f"{len(chosen)} values, {wrong} out of bounds. Citations: {known}.")
     if costs and not only and not quick:
         with console.status("training the control networks"):
-            console.print(cost.table())
+            for shown in cost.tables():
+                console.print(shown)
     sys.exit(1 if wrong else 0)
 
 
