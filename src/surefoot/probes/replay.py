@@ -293,7 +293,8 @@ def call_again(
 def set_aside(modules: list[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
     """Swap parameters for aliases and buffers for copies; restore those and all state after.
 
-    Yields id(parameter) -> alias. An alias shares the parameter's memory but none of its hooks.
+    Yields id(parameter) -> alias. An alias shares the parameter's memory, unless the module's
+    forward writes on it, but none of its hooks.
     """
     saved = [(m, dict(m.__dict__), _contents(m)) for m in modules]
     aliases: dict[int, torch.Tensor] = {}
@@ -322,10 +323,16 @@ def set_aside(modules: list[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
 def _swap_tensors(
     module: nn.Module, aliases: dict[int, torch.Tensor], copies: dict[int, torch.Tensor]
 ) -> None:
+    # An embedding with max_norm writes on its weight in forward.
+    writes = getattr(module, "max_norm", None) is not None
     for name, p in module._parameters.items():
-        if p is not None and p.requires_grad:
-            alias = aliases.setdefault(id(p), nn.Parameter(p.detach()))
-            module._parameters[name] = alias  # pyrefly: ignore
+        if p is None or not (p.requires_grad or writes):
+            continue
+        # Not p.detach(), which shares p's version: a write would spoil a graph the script has kept.
+        alias = nn.Parameter(p.data.clone() if writes else p.data, p.requires_grad)
+        if p.requires_grad:
+            alias = aliases.setdefault(id(p), alias)
+        module._parameters[name] = alias  # pyrefly: ignore
     for name, b in module._buffers.items():
         if b is not None:
             module._buffers[name] = copies.setdefault(id(b), b.detach().clone())
