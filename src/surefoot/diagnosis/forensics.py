@@ -17,6 +17,7 @@ from surefoot.signals.forensics import Inquiry
 # Times the gradient of another batch at the same weights: docs/thresholds.md has the distribution
 # over pairs of sound batches. Below the lower one the batch is cleared; between them it is open.
 _GUILTY, _CLEARED = 5.0, 2.5
+_WAKE = 32  # steps after one that was tried in which spikes are not tried again
 _SHARE = 0.5  # of the gradient's energy in a few samples
 _ROUNDING = 1e-4  # of a loss in float32: smaller differences are no evidence
 _SMALLER = 0.2  # of the gradient's norm is left in float64: the rest was made by rounding
@@ -72,6 +73,13 @@ def step_to_blame(case: Case) -> Inquiry | None:
         if too_long(inquiry) and not dtype_to_blame(inquiry):
             return inquiry
     return None
+
+
+def in_the_wake(case: Case, step: int) -> bool:
+    """Whether a step shortly before this one, or this one, is proved to be too long."""
+    return any(
+        0 <= step - i.step < _WAKE and too_long(i) and not batch_to_blame(i) for i in case.inquiries
+    )
 
 
 def steps_cleared(case: Case) -> bool:

@@ -18,6 +18,7 @@ from surefoot.probes.trial import Batch, Bench, Refused, norm
 from surefoot.signals.forensics import Inquiry
 
 _MOST = 4  # samples named at most
+_EXPLAINED = 0.05  # of the energy may be left when no more are looked for
 _SEARCH = 24  # backward passes, at most: enough for three samples of 128
 _SCALE = 5.0  # times the median scale of the batch's samples
 _COUPLING = (nn.modules.batchnorm._BatchNorm,)
@@ -48,6 +49,8 @@ def blame(bench: Bench, batch: Batch, inquiry: Inquiry) -> None:
             break
         found.append(index)
         rest = without
+        if norm(rest) ** 2 < _EXPLAINED * norm(whole) ** 2:
+            break
     if found:
         own = norm({k: whole[k] - rest[k] for k in whole}) ** 2
         inquiry.samples = sorted(found)

@@ -29,6 +29,7 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.forensics import (
     batch_rows,
     batch_to_blame,
+    in_the_wake,
     samples_in_words,
     stands_out,
     tried,
@@ -76,6 +77,8 @@ def _blamed(case: Case, alarm: Event) -> Iterator[_Blamed]:
     scale, loss = _standing(case, alarm)
     inquiry = tried(case, alarm.step)
     guilty = batch_to_blame(inquiry)
+    if guilty is None and in_the_wake(case, alarm.step):
+        return  # not tried, right after a step that was proved to be too long
     odd = scale >= _INPUT or loss >= _LOSS or (guilty and stands_out(inquiry))
     if odd and guilty is not False:
         yield _Blamed(alarm, scale, loss, inquiry, guilty is True)
