@@ -156,4 +156,6 @@ MODULES: tuple[str, ...] = (
     "tune.healthy_precision",
     "tune.faulty_optimizer",
     "tune.healthy_optimizer",
+    "tune.faulty_saturated",
+    "tune.healthy_saturated",
 )

@@ -319,3 +319,24 @@ def test_of_blocks_inside_blocks_the_outer_ones_are_the_trunk() -> None:
 
     table = build_table([nn.Sequential(*(Outer() for _ in range(4)))])[0]
     assert [table.layers[i].name for i in choose_blocks(table)] == ["0", "1", "2", "3"]
+
+
+def test_rows_of_a_softmax_that_are_one_hot_on_every_sample_are_found_in_the_graph():
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Linear(4, 4)
+
+        def forward(self, scores: torch.Tensor) -> torch.Tensor:
+            return self.out(scores.softmax(-1))
+
+    model = Attention()
+    table, modules, _ = build_table([model], list(model.parameters()))
+    scores = torch.zeros(8, 5, 4)
+    scores[:, 0, 2] = 50.0  # this row picks one key on every sample
+    scores[:4, 1, 3] = 50.0  # this one on half of them
+    probe = FlowProbe(table, modules)
+    probe.install()
+    model(scores.requires_grad_()).sum().backward()
+    call = probe.collect(0).calls[0]
+    assert (call.activation, call.frozen) == ("softmax", pytest.approx(1 / 5))

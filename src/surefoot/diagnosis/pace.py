@@ -1,4 +1,4 @@
-"""The pace: how far each step really moves the weights, relative to their size."""
+"""The pace: how far each step really moves the weights, and what has become of their size."""
 
 from __future__ import annotations
 
@@ -41,3 +41,16 @@ def _pace(case: Case) -> Pace | None:
     if not len(finite):
         return Pace(np.inf, np.inf, np.inf, 0)
     return Pace(float(finite[:4].max()), float(finite.max()), float(np.median(finite)), len(finite))
+
+
+def remaining(case: Case) -> float | None:
+    """Size of the weights at the end, as a share of what it was at first: of the median matrix.
+
+    None where it was not sampled at two steps. Weights that were zero at first do not count.
+    """
+    series = case.get("weight")
+    if len(series) < 2 or series.high.shape[1] != len(case.layers.parameters):
+        return None
+    first, last = series.last[0].astype(float), series.last[-1].astype(float)
+    known = case.weight_matrices() & (first > 0) & np.isfinite(last)
+    return float(np.median(last[known] / first[known])) if known.any() else None

@@ -23,6 +23,7 @@ from surefoot.signals.flow import Call, Flow, TensorStats
 _WEIGHTED_NODES = ("Addmm", "Mm", "Bmm", "Baddbmm", "Convolution", "Linear", "Embedding", "Scaled")
 _MAX_CALLS = 20_000  # a recurrence over thousands of cell calls is sampled by its first ones
 _MAX_WALK = 64  # autograd nodes looked at for a skip connection
+_MAX_SOFTMAX = 24  # autograd nodes from a module's output to the softmax inside of it
 _HEAD = 512  # elements compared to recognise a functional activation
 _ACTIVATIONS = {"ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
 
@@ -48,6 +49,7 @@ class FlowProbe:
         self._pending: tuple[Call, torch.Tensor, Any] | None = None
         self._recurrent: list[tuple[Call, nn.RNNBase, torch.Tensor]] = []
         self._last_grad: tuple[Any, TensorStats] | None = None
+        self._softmaxes: set[Any] = set()
         self.entries: list[int] = []
 
     def install(self) -> None:
@@ -99,6 +101,7 @@ class FlowProbe:
             call.batch = x.shape[0] if x.dim() else 1
             if call.depth == 0:
                 self._data.add(_storage(x))
+                call.spread = statistics.spread(x)
             call.connected = x.requires_grad or _storage(x) in self._data
             self._see_activation(x)
             if x.requires_grad:
@@ -130,6 +133,8 @@ class FlowProbe:
             call.cosine = statistics.mean_cosine(y)
         if info.leaf:
             self._see_leaf(call, info.kind, module, y)
+        else:
+            self._see_softmax(call, y)
 
     def _see_leaf(self, call: Call, kind: Kind, module: nn.Module, y: torch.Tensor) -> None:
         if kind is Kind.ACTIVATION:
@@ -144,6 +149,21 @@ class FlowProbe:
         if kind.weighted or kind is Kind.NORMALIZATION:
             # A copy: a functional in-place activation may overwrite the output itself.
             self._pending = (call, y.detach().flatten()[:_HEAD].clone(), y.shape)
+
+    def _see_softmax(self, call: Call, y: torch.Tensor) -> None:
+        """Find the softmax inside of attention, which no hook sees, by its node in the graph."""
+        queue, seen = [y.grad_fn], set()
+        while queue and len(seen) < _MAX_SOFTMAX:
+            node = queue.pop(0)
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if node.name().rpartition("::")[2] == "SoftmaxBackward0":
+                if node not in self._softmaxes:
+                    self._softmaxes.add(node)
+                    call.activation, call.frozen = "softmax", statistics.one_hot_share(node)
+                return
+            queue += [n for n, _ in node.next_functions]
 
     def _see_activation(self, x: torch.Tensor) -> None:
         """Recognise a functional activation between the last affine output and this input."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,6 +85,39 @@ def frozen_share(name: str, output: torch.Tensor) -> float | None:
     unit = 1 if y.dim() != 3 else 2
     axes = [d for d in range(y.dim()) if d != unit]
     return float(asleep.all(dim=axes[0]).float().mean()) if len(axes) == 1 else _all(asleep, axes)
+
+
+def one_hot_share(node: Any) -> float | None:
+    """Share of the rows of a softmax, by its autograd node, that are one-hot on every sample.
+
+    There its largest slope p (1 - p) is under 5 % of the 1/4 that it can be. None where the graph
+    keeps no result [B, ..., N] of at least 8 samples, or a user's hook would be called to fetch it.
+    """
+    if getattr(getattr(node, "_raw_saved_result", None), "unpack_hook", None) is not None:
+        return None
+    try:
+        p = node._saved_result.detach()
+    except (AttributeError, RuntimeError):
+        return None
+    if p.dim() < 3 or p.shape[0] < 8 or not p.shape[-1]:
+        return None
+    top = p.amax(-1)
+    return float((top * (1 - top) < 0.0125).all(dim=0).float().mean())
+
+
+def spread(x: torch.Tensor) -> float | None:
+    """Rms deviation of `x` [B, ...] from its mean over the batch, as a share of its rms.
+
+    None for fewer than 8 samples, and where there is nothing but zeros.
+
+    >>> spread(torch.tensor([[3.0], [5.0]] * 4))  # 4 +- 1 over the root of 17
+    0.24253562503633297
+    """
+    if x.dim() < 2 or x.shape[0] < 8:
+        return None
+    y = x.detach().flatten(1)[:, :_FEATURES].double()
+    rms = float(y.square().mean().sqrt())
+    return float((y - y.mean(0)).square().mean().sqrt()) / rms if 0 < rms < math.inf else None
 
 
 def _all(asleep: torch.Tensor, axes: list[int]) -> float:

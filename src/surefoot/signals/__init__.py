@@ -15,6 +15,7 @@ from surefoot.signals.quantity import Axis, Quantity, Step
 from surefoot.signals.scaling import LOSS_SCALING
 from surefoot.signals.second_moment import SECOND_MOMENT
 from surefoot.signals.updates import UPDATE_RATIO
+from surefoot.signals.weights import WEIGHT
 
 QUANTITIES: dict[str, Quantity] = {
     q.name: q
@@ -26,6 +27,7 @@ QUANTITIES: dict[str, Quantity] = {
         GRADIENT,
         UPDATE_RATIO,
         SECOND_MOMENT,
+        WEIGHT,
         BLOCK_SCALE,
     )
 }

@@ -45,6 +45,8 @@ class Call:
     weight_norm: Frobenius norm of the module's own weight matrix; weight_rows: its fan-out.
     activation: name of the elementwise function seen between this output and the next module.
     dtype: of the output, and so of the gradient there.
+    spread: of what enters the model, the rms of its deviation from its mean over the batch, as a
+    share of its rms (0: all samples are the same).
     """
 
     layer: int
@@ -64,6 +66,7 @@ class Call:
     weight_rows: int | None = None
     activation: str | None = None
     dtype: str | None = None
+    spread: float | None = None
     through_time: list[float] | None = None
 
 

@@ -50,7 +50,7 @@ def second_moments(
     place = 0
     for group in getattr(optimizer, "param_groups", ()):
         for p in group["params"]:
-            if place < len(parameters) and p is parameters[place] and _usable(optimizer, p):
+            if place < len(parameters) and p is parameters[place] and _usable(optimizer, group, p):
                 places.append(place)
                 groups.append(group)
             place += 1
@@ -72,7 +72,9 @@ def second_moments(
     return out
 
 
-def _usable(optimizer: Any, p: torch.Tensor) -> bool:
+def _usable(optimizer: Any, group: dict[str, Any], p: torch.Tensor) -> bool:
+    if not ("betas" in group or "alpha" in group):  # its running mean is made in another way
+        return False
     if p.grad is None or p.grad.layout is not torch.strided or p.is_complex():
         return False
     state = optimizer.state.get(p, {})
@@ -84,7 +86,7 @@ def _fit(
 ) -> tuple[float, float]:
     """(RMS_t, share below eps) of one parameter [N] each."""
     adam = "betas" in group
-    decay = float(group["betas"][1] if adam else group.get("alpha", 0.99))
+    decay = float(group["betas"][1] if adam else group["alpha"])
     now = decay * means + (1 - decay) * squares
     if adam:
         now = now / (1 - decay ** (float(state.get("step", 1)) + 1))

@@ -11,6 +11,7 @@ import torch
 
 from surefoot.signals.second_moment import second_moments
 from surefoot.signals.updates import Weights, sample_weights, update_ratios
+from surefoot.signals.weights import weight_sizes
 from surefoot.watching.ledger import Ledger
 
 
@@ -35,12 +36,14 @@ class Updates:
         ledger: Ledger,
         step: int,
     ) -> None:
-        """Put into the ledger how well the optimizer's second moment fits this gradient."""
+        """Put the weights' sizes into the ledger, and how well the second moment fits."""
         found = second_moments(optimizer, parameters, np.empty((len(parameters), 2)))
-        if found is not None:
-            row = np.full((self._count + 1, 2), np.nan)
-            row[order] = found
-            ledger.put(step, "second_moment", row[:-1].reshape(-1))
+        sizes = weight_sizes(self._weights) if self._weights is not None else None
+        for name, values in (("second_moment", found), ("weight", sizes)):
+            if values is not None and len(values) == len(order):
+                row = np.full((self._count + 1, *values.shape[1:]), np.nan)
+                row[order] = values
+                ledger.put(step, name, row[:-1].reshape(-1))
 
     @property
     def pending(self) -> bool:

@@ -25,7 +25,9 @@ from surefoot.diagnosis.rules import (
     output_mismatch,
     recurrent,
     refused,
+    saturated,
     shattered,
+    stalled,
     underflow,
     vanishing,
 )
@@ -48,9 +50,11 @@ RULES: dict[str, Rule] = {
         learning_rate_high,
         first_update,
         dead,
+        saturated,
         optimizer_state,
         learning_rate_low,
         output_mismatch,
+        stalled,
         refused,
         nonfinite,
     )

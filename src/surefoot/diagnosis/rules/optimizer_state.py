@@ -23,7 +23,8 @@ therefore it is only said of a run that has not gained `_LEARNS` of the trivial 
 whose RMS_t was at least `_FRESH` (0.3) before and has not been since, for half of the run or more;
 or whose eps rules `_RULED` (half) of the elements.
 Below `_GONE` (1e-6) there is no gradient to speak of, which is another matter. `_STEPS` (30) steps
-are what the rule on low learning rates asks for as well.
+are what the rule on low learning rates asks for as well. Where the weights have faded to `_FADED`
+(a tenth), gradients fade with them, and that is what is wrong (SF307).
 
 **Source.** Kingma & Ba 2015, section 2; Wortsman et al. 2023, "Stable and low-precision training",
 section 3.4 (RMS_t).
@@ -37,11 +38,12 @@ import numpy as np
 
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.pace import remaining
 from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 
 _SHORT, _FRESH, _GONE, _RULED = 0.1, 0.3, 1e-6, 0.5
-_LEARNS, _STEPS = 0.5, 30
+_LEARNS, _STEPS, _FADED = 0.5, 30, 0.1
 _MEMORY = Remedy(
     "optimizer.beta2",
     None,
@@ -70,6 +72,8 @@ def judge(case: Case) -> Iterator[Finding]:
         return
     if not (result.trivial and result.poor(_LEARNS)) or not matrices.any():
         return
+    if (remaining(case) or 1.0) <= _FADED:
+        return  # gradients fade with the weights: the memory is not what is wrong (SF307)
     rows = series.last.reshape(len(series), -1, 2)[:, matrices].astype(float)
     rms, share = np.nanmedian(rows, axis=1).T
     fresh = np.flatnonzero(rms >= _FRESH)
