@@ -183,8 +183,14 @@ def check_command(
     and optionally optimizer. Nothing is trained and nothing is changed.
     """
     _check_rules(ignore)
-    from surefoot.build import BuildError, BuildFailed, load
-    from surefoot.check import examine
+    try:
+        from surefoot.build import BuildError, BuildFailed, load
+        from surefoot.check import examine
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"expected {error.name}, found none in {sys.executable}: install torch there, or run "
+            "surefoot from the environment that your training uses"
+        ) from None
 
     try:
         result, data = examine(load(target), ignore)
