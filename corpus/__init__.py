@@ -2,6 +2,7 @@
 
 A healthy case must end without a harmful finding. A faulty case is a healthy recipe with one
 change; `python -m corpus --twins` trains both and says whether the change really hurts.
+Each belongs to a part: rules may be tuned on one, the other only says how good they are.
 No case knows of surefoot. Each returns its final loss as a share of the trivial predictor's (0:
 perfect, 1: no better than a constant), measured by the case itself on clean data.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from surefoot.findings import Cause, Finding, Pathology, Report, Severity
@@ -27,6 +29,8 @@ class Entry:
     layers: names any of which is the right origin; (None,) where the cause has no layer; (ANY,)
     where every layer is as guilty as the next.
     fast: belongs to the subset that the ordinary tests run.
+    part: "tune" may be looked at when a rule is changed, "report" may not.
+    needs: the package without which the case cannot run.
     """
 
     name: str
@@ -37,11 +41,18 @@ class Entry:
     base: Mapping[str, Any] = field(default_factory=dict)
     change: Mapping[str, Any] = field(default_factory=dict)
     fast: bool = False
+    part: str = "tune"
+    needs: str = ""
 
     @property
     def healthy(self) -> bool:
         """Whether nothing is wrong with this training."""
         return not self.causes
+
+    @property
+    def runs(self) -> bool:
+        """Whether what it needs is installed."""
+        return not self.needs or find_spec(self.needs) is not None
 
     def train(self, seed: int) -> float | None:
         """Run it; the final loss as a share of the trivial predictor's."""
@@ -92,12 +103,12 @@ CORPUS: dict[str, Entry] = {}
 
 def healthy_case(run: CaseFunction) -> CaseFunction:
     """Register a training with which nothing is wrong, under its function's name."""
-    return _add(Entry(run.__name__, run)) and run
+    return register(Entry(run.__name__, run)) and run
 
 
 def fast_healthy_case(run: CaseFunction) -> CaseFunction:
     """Like `healthy_case`, and part of the fast subset."""
-    return _add(Entry(run.__name__, run, fast=True)) and run
+    return register(Entry(run.__name__, run, fast=True)) and run
 
 
 def faulty_case(
@@ -112,7 +123,7 @@ def faulty_case(
     **base: Any,
 ) -> None:
     """Register a recipe with one change; `pathology` and `cause` may be "a|b"."""
-    _add(
+    register(
         Entry(
             name,
             recipe,
@@ -126,7 +137,8 @@ def faulty_case(
     )
 
 
-def _add(entry: Entry) -> bool:
+def register(entry: Entry) -> bool:
+    """Add a case; its name must be its own."""
     if entry.name in CORPUS:
         raise ValueError(f"expected a name of its own for each case, got {entry.name!r} twice")
     CORPUS[entry.name] = entry
@@ -158,4 +170,13 @@ MODULES: tuple[str, ...] = (
     "tune.healthy_optimizer",
     "tune.faulty_saturated",
     "tune.healthy_saturated",
+    "report.healthy_tables",
+    "report.healthy_networks",
+    "report.healthy_others",
+    "report.healthy_loops",
+    "report.faulty_depth",
+    "report.faulty_skips",
+    "report.faulty_pace",
+    "report.faulty_values",
+    "report.faulty_wiring",
 )

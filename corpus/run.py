@@ -1,4 +1,4 @@
-"""Judge the whole corpus: `python -m corpus [--only NAME] [--seeds N] [--json FILE]`."""
+"""Judge the corpus: `python -m corpus [--part report] [--only NAME] [--seeds N] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import math
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -15,37 +16,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from corpus import Entry, load, mark, serious_root
+from corpus import ANY, Entry, load, mark, serious_root
+from corpus.figures import Row, draw_figures
 from surefoot.findings import Report
 from surefoot.watching.session import Session
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One watched run of a case, as plain data."""
-
-    name: str
-    seed: int
-    healthy: bool
-    expected: str
-    verdict: str
-    rule: str
-    pathology: str
-    cause: str
-    layer: str | None
-    severity: str
-    others: tuple[str, ...]
-    score: float | None
-    detected: bool
-    right_cause: bool
-    right_layer: bool
-    right_pathology: bool
-    silent: bool
-    seconds: float
-
-    @property
-    def right(self) -> bool:
-        return self.detected and self.right_cause and self.right_layer and self.right_pathology
 
 
 def watched(entry: Entry, seed: int) -> tuple[Report, Session, float | None]:
@@ -74,32 +48,34 @@ def judge(entry: Entry, seed: int) -> Row:
     report, _, score = watched(entry, seed)
     found = mark(entry, report)
     root = serious_root(report) or report.root
-    others = tuple(f"{f.rule}:{f.severity}" for f in report.findings if f is not root)
     return Row(
-        entry.name,
-        seed,
-        entry.healthy,
-        expectation(entry),
-        str(report.verdict),
-        root.rule if root else "",
-        str(root.pathology) if root else "",
-        str(root.cause) if root else "",
-        root.layer if root else None,
-        str(root.severity) if root else "",
-        others,
-        score,
-        found.detected,
-        found.cause,
-        found.layer,
-        found.pathology,
-        found.silent,
-        round(time.perf_counter() - begin, 2),
+        name=entry.name,
+        part=entry.part,
+        seed=seed,
+        healthy=entry.healthy,
+        fault="|".join(sorted(entry.causes)),
+        placed=not entry.healthy and ANY not in entry.layers,
+        expected=expectation(entry),
+        verdict=str(report.verdict),
+        rule=root.rule if root else "",
+        pathology=str(root.pathology) if root else "",
+        cause=str(root.cause) if root else "",
+        layer=root.layer if root else None,
+        severity=str(root.severity) if root else "",
+        others=tuple(f"{f.rule}:{f.severity}" for f in report.findings if f is not root),
+        score=score,
+        detected=found.detected,
+        right_cause=found.cause,
+        right_layer=found.layer,
+        right_pathology=found.pathology,
+        silent=found.silent,
+        seconds=round(time.perf_counter() - begin, 2),
     )
 
 
-def draw(rows: list[Row], console: Console) -> None:
-    """The table and its totals."""
-    table = Table(title="corpus", show_lines=False)
+def draw_rows(rows: Sequence[Row], console: Console) -> None:
+    """What was expected of each run, and what came."""
+    table = Table(show_lines=False)
     for column in ("case", "seed", "expected", "got", "loss", "also", "", "s"):
         table.add_column(column, overflow="fold")
     for r in rows:
@@ -112,17 +88,6 @@ def draw(rows: list[Row], console: Console) -> None:
             r.name, str(r.seed), r.expected, got, loss, " ".join(r.others), sign, f"{r.seconds:.1f}"
         )
     console.print(table)
-    ill, well = [r for r in rows if not r.healthy], [r for r in rows if r.healthy]
-    for word, part, good in (
-        ("detected", ill, [r for r in ill if r.detected]),
-        ("cause right", ill, [r for r in ill if r.right_cause]),
-        ("cause and layer right", ill, [r for r in ill if r.right_cause and r.right_layer]),
-        ("all right", ill, [r for r in ill if r.right]),
-        ("false alarms", well, [r for r in well if not r.detected]),
-        ("healthy and silent", well, [r for r in well if r.silent]),
-    ):
-        console.print(f"{word}: {len(good)}/{len(part)} = {len(good) / max(len(part), 1):.1%}")
-    console.print(f"seconds: {sum(r.seconds for r in rows):.0f}")
 
 
 def hurts(bad: float | None, good: float | None) -> bool:
@@ -132,43 +97,86 @@ def hurts(bad: float | None, good: float | None) -> bool:
     return not math.isfinite(bad) or bad > good + 0.1
 
 
-def draw_twins(entries: list[Entry], seeds: int, console: Console) -> None:
-    """Train each faulty case and its twin, unwatched."""
+def draw_twins(entries: Sequence[Entry], seeds: Sequence[int], console: Console) -> None:
+    """Train each faulty case and its twin, unwatched; of healthy cases, whether they learn."""
     table = Table("case", "seed", "faulty", "twin", "the change")
-    for entry in (e for e in entries if not e.healthy):
-        for seed in range(seeds):
-            bad, good = entry.train(seed), entry.train_twin(seed)
-            word = "[green]hurts" if hurts(bad, good) else "[red]DOES NOT HURT"
-            if good is None or not good < 0.9:
+    for entry in entries:
+        for seed in seeds:
+            good = entry.train_twin(seed)
+            bad = None if entry.healthy else entry.train(seed)
+            word = "" if entry.healthy else "[red]DOES NOT HURT"
+            if hurts(bad, good):
+                word = "[green]hurts"
+            if good is not None and not good < 0.9:
                 word += " [red](the twin does not learn)"
             table.add_row(entry.name, str(seed), f"{bad}", f"{good}", word)
     console.print(table)
 
 
+def judge_all(entries: Sequence[Entry], seeds: Sequence[int]) -> list[Row]:
+    """A row for each case and seed; says on which case it is."""
+    rows = []
+    for seed in seeds:
+        for entry in entries:
+            print(f"\r{len(rows)}/{len(entries) * len(seeds)} {entry.name:60}", end="", flush=True)
+            rows.append(judge(entry, seed))
+    print()
+    return rows
+
+
+def chosen(only: tuple[str, ...], part: str | None, console: Console) -> list[Entry]:
+    """The cases that were asked for and whose packages are installed."""
+    entries = [e for n, e in load().items() if not only or n.startswith(only)]
+    entries = [e for e in entries if part in (None, e.part)]
+    absent = [e for e in entries if not e.runs]
+    if absent:
+        packages = ", ".join(sorted({e.needs for e in absent}))
+        console.print(f"{len(absent)} cases are left out for want of {packages}: ./dev corpus")
+    return [e for e in entries if e.runs]
+
+
 @click.command()
 @click.option("--only", multiple=True, help="A case, or the beginning of its name; repeatable.")
+@click.option("--part", type=click.Choice(["tune", "report"]), help="One part; both without it.")
 @click.option("--seeds", default=1, show_default=True)
 @click.option("--first", default=0, show_default=True, help="The first seed.")
 @click.option("--twins", is_flag=True, help="Check, unwatched, that every fault really hurts.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write the rows here.")
+@click.option(
+    "--read",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="Train nothing: figures of rows written before; repeatable.",
+)
 @click.option("--wrong", is_flag=True, help="Show wrong rows only.")
 def main(
-    only: tuple[str, ...], seeds: int, first: int, twins: bool, file: Path | None, wrong: bool
+    only: tuple[str, ...],
+    part: str | None,
+    seeds: int,
+    first: int,
+    twins: bool,
+    file: Path | None,
+    read: tuple[Path, ...],
+    wrong: bool,
 ) -> None:
     """Run the corpus and print how right the verdicts are."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     console = Console(width=200)
-    entries = [e for n, e in load().items() if not only or n.startswith(only)]
-    if twins:
-        draw_twins(entries, seeds, console)
-        return
-    rows = []
-    for entry in entries:
-        for seed in range(first, first + seeds):
-            rows.append(judge(entry, seed))
-            print(f"\r{len(rows)}/{len(entries) * seeds} {entry.name:40}", end="", flush=True)
-    print()
+    if read:
+        rows = [Row(**r) for path in read for r in json.loads(path.read_text())]
+        rows = [r for r in rows if part in (None, r.part)]
+    else:
+        entries, numbers = chosen(only, part, console), range(first, first + seeds)
+        if twins:
+            draw_twins(entries, numbers, console)
+            return
+        rows = judge_all(entries, numbers)
     if file is not None:
         file.write_text(json.dumps([asdict(r) for r in rows], indent=1))
-    draw([r for r in rows if not (wrong and r.right)] if wrong else rows, console)
+    draw_rows([r for r in rows if not (wrong and r.right)], console)
+    draw_figures(rows, console)
+
+
+if __name__ == "__main__":
+    main()
