@@ -170,6 +170,8 @@ MODULES: tuple[str, ...] = (
     "tune.healthy_optimizer",
     "tune.faulty_saturated",
     "tune.healthy_saturated",
+    "tune.faulty_edge",
+    "tune.healthy_edge",
     "report.healthy_tables",
     "report.healthy_networks",
     "report.healthy_others",

@@ -6,6 +6,8 @@ fails. The fast cases are judged whole; the rest of the corpus is marked slow.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 import sys
 import warnings
@@ -13,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 
@@ -123,6 +126,21 @@ def test_fast_verdicts(entry: Entry) -> None:
 def test_slow_verdicts(entry: Entry) -> None:
     report = judged(entry.name)
     assert mark(entry, report).right, described(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("momentum", "lr", "steps"), [(0.0, 2.0, 600), (0.5, 1.5, 800)])
+def test_the_healthy_trainings_at_the_edge_are_there(
+    momentum: float, lr: float, steps: int
+) -> None:
+    """Their curvature hovers at (2 + 2 momentum) / lr (Cohen et al. 2021), and the loss jumps."""
+    from corpus.tune.healthy_edge import descent, score, sharpness
+
+    made = functools.partial(torch.optim.SGD, lr=lr, momentum=momentum)
+    model, pair, loss, losses = descent(0, optimizer=made, steps=steps, squared=True)
+    assert lr * sharpness(model, pair, loss) / (2 + 2 * momentum) == pytest.approx(1, abs=0.03)
+    assert sum(b > a for a, b in itertools.pairwise(losses)) > 0.05 * steps
+    assert score(model, pair) < 0.1
 
 
 @pytest.mark.slow
