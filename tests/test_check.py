@@ -87,6 +87,11 @@ def test_the_rules_of_a_check_fire_and_stay_silent() -> None:
     shattered = surefoot.check(mlp(50, norm=True), digits(), CE())
     assert "SF107" in {f.rule for f in shattered.findings if f.severity is Severity.HARMFUL}
     assert gauge(shattered, "gradient coherence") < 0.2
+    # Along the depth it is lost on the way from the output to the input.
+    curve = [row.coherence for row in shattered.layers if row.coherence is not None]
+    assert len(curve) > 10
+    assert curve[0] < 0.2
+    assert max(curve) > curve[0] + 0.2
     model = mlp(4, gain=HE)
     long = surefoot.check(model, digits(), CE(), torch.optim.SGD(model.parameters(), lr=10.0))
     assert [f.rule for f in long.findings] == ["SF305"]

@@ -270,7 +270,8 @@ class LayerScale:
     gradient: decades of the gradient's norm at its output, relative to the last row's;
     gradient_growth: decades it grows from the next layer's output to this one's, and the parts of
     that which the weights, the activation and normalisation have. `expected`: what theory says of
-    a growth for these weights and this activation; None where it has nothing to say.
+    a growth for these weights and this activation; None where it has nothing to say. coherence: how
+    well the gradients at its output agree with those one per cent beside (1 smooth, 0 white noise).
     """
 
     layer: str
@@ -283,6 +284,7 @@ class LayerScale:
     weights: float | None = None
     activation: float | None = None
     normalization: float | None = None
+    coherence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,7 @@ def layer_scales(case: Case) -> tuple[LayerScale, ...]:
         return ()
     calls = {c.layer: c for c in reversed(flow.calls)}
     last = seen.stages[-1].gradient
+    along = dict(case.shattering[0][1].curve) if case.shattering else {}
     rows = []
     for here, after in pairwise(seen.stages):
         signal, gradient = _expected(here, calls, case, seen.residual)
@@ -131,10 +132,12 @@ def layer_scales(case: Case) -> tuple[LayerScale, ...]:
                 here.weights,
                 here.activation,
                 here.normalization,
+                along.get(case.layers.title(here.layer)),
             )
         )
     final = seen.stages[-1]
-    return (*rows, LayerScale(case.layers.title(final.layer), 10**final.forward, 0.0))
+    name = case.layers.title(final.layer)
+    return (*rows, LayerScale(name, 10**final.forward, 0.0, coherence=along.get(name)))
 
 
 def _expected(

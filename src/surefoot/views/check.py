@@ -47,15 +47,9 @@ def _gauges(gauges: tuple[Evidence, ...], console: Console) -> Table:
 
 
 def _layers(layers: tuple[LayerScale, ...], console: Console) -> Table:
-    table = _table(
-        console,
-        "Layer",
-        "Signal",
-        "growth (theory)",
-        "Gradient",
-        "growth (theory)",
-        "weights/slope",
-    )
+    followed = any(row.coherence is not None for row in layers)
+    columns = ["Signal", "growth (theory)", "Gradient", "growth (theory)", "weights/slope"]
+    table = _table(console, "Layer", *columns, *(["coherence"] if followed else []))
     half = _ROWS // 2
     for k, row in enumerate(layers):
         if len(layers) > _ROWS and half <= k < len(layers) - half:
@@ -69,7 +63,8 @@ def _layers(layers: tuple[LayerScale, ...], console: Console) -> Table:
             _factor(row.gradient),
             _growth(row.gradient_growth, row.gradient_expected),
             _parts(row),
-        )
+            "" if row.coherence is None else f"{row.coherence:.2f}",
+        )[: len(table.columns)]
         table.add_row(*(shown(console, w) for w in cells))
     return table
 
