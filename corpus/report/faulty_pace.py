@@ -278,3 +278,12 @@ broken("code_gru/softmax", *TWICE, dict(surgery=put("out", softmax)))
 BOUNDED = ("saturated|stalled|vanishing|dead", "output_activation_mismatch", ("out", None))
 broken("diabetes_raw_units/tanh", *BOUNDED, dict(surgery=put("out", nn.Tanh)))
 broken("hourglass_relu/sigmoid", *BOUNDED, dict(surgery=put("out", nn.Sigmoid)))
+
+# What the optimizer keeps: an eps above the root of the second moment takes its place, and the
+# steps are as small as the gradients again.
+KEPT = ("stalled", "optimizer_state", None)
+EPS = of("RMSprop", lr=1e-3, centered=True, momentum=0.5, eps=10.0)
+broken("cnn_batchnorm_elu/eps_large", *KEPT, dict(optimizer=adam(3e-3, eps=30.0)))
+broken("code_gpt/eps_large", *KEPT, dict(optimizer=adamw(3e-3, eps=10.0)))
+broken("graph_gcn/eps_large", *KEPT, dict(optimizer=adam(1e-2, eps=10.0)))
+broken("digits_rmsprop_centred/eps_large", *KEPT, dict(optimizer=EPS))
