@@ -18,6 +18,7 @@ from surefoot.probes.origin import undefined_in_loss
 from surefoot.probes.recurrence import through_time
 from surefoot.probes.replay import EntryTap, Replay, replay
 from surefoot.probes.statistics import frozen_share, mean_cosine, recognise_activation
+from surefoot.signals.criterion import criterion
 
 
 def flow_of(model: nn.Module, x: torch.Tensor, cotangent: torch.Tensor | None = None):
@@ -340,3 +341,47 @@ def test_rows_of_a_softmax_that_are_one_hot_on_every_sample_are_found_in_the_gra
     model(scores.requires_grad_()).sum().backward()
     call = probe.collect(0).calls[0]
     assert (call.activation, call.frozen) == ("softmax", pytest.approx(1 / 5))
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda y: (y - y).square().mean().sqrt(), ("backward", "sqrt")),
+        (lambda y: (y.exp() * 0).log().mean(), ("forward", "log")),
+        (lambda y: (y * 0).sum() / (y.detach() * 0).sum(), ("forward", "division")),
+    ],
+)
+def test_the_operation_of_the_loss_is_named(loss, words):
+    model = nn.Linear(4, 3)
+    table, modules, _ = build_table([model], list(model.parameters()))
+    tap = EntryTap(modules)
+    tap.marking = True
+    value = loss(model(torch.randn(16, 4)))
+    read = criterion(value, id(tap))
+    value.backward()
+    own = {id(p): p.grad for p in model.parameters()}
+    result = replay(0, tap.entries, table, modules, own, True, [read])
+    tap.remove()
+    assert isinstance(result, Replay)
+    assert result.flow.origin is not None
+    assert (result.flow.origin["where"], result.flow.origin["operation"]) == words
+    assert result.flow.origin["layer"] is None
+
+
+def test_a_sum_over_masked_terms_only_is_where_the_infinity_comes_from():
+    def hidden(x: torch.Tensor) -> torch.Tensor:
+        masked = x.masked_fill(torch.ones_like(x, dtype=torch.bool), -math.inf)
+        return x + torch.logsumexp(masked, 1, keepdim=True)
+
+    result, layers = replayed(Noisy(Apply(hidden)), torch.randn(16, 6))
+    assert result.flow.origin["operation"] == "logsumexp"
+    assert layers[result.flow.origin["layer"]].name == "last"
+
+
+def test_weights_that_are_not_finite_are_the_origin_and_not_the_operation():
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[2].weight[0, 0] = math.inf
+    result, layers = replayed(model, torch.randn(16, 6))
+    origin = result.flow.origin
+    assert (origin["where"], layers[origin["layer"]].name) == ("weights", "2")

@@ -96,11 +96,12 @@ class OriginMode(TorchFunctionMode):
         fed_infinite = any(s[1] for s in before)
         if not (nan or infinite) or fed_nan:
             return
-        maker = not fed_infinite
+        # The logarithm of a sum over nothing but masked terms is that of zero.
+        maker = not fed_infinite or (name == "logsumexp" and infinite)
         origin = Origin("forward", name, self._layer(), dtype=str(y.dtype).removeprefix("torch."))
         origin.lowest = min((s[2] for s in before), default=0.0)
         origin.highest = max((s[3] for s in before), default=0.0)
-        if maker:
+        if maker and not fed_infinite:
             origin.wider = _finite_in_double(func, args, kwargs)
         if nan:
             self._nan, self._nan_had_infinite_input = origin, fed_infinite

@@ -13,7 +13,7 @@ import copy
 import io
 import random
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,10 +26,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from surefoot.kernels.layout import flatten
 from surefoot.layers import LayerTable
 from surefoot.probes.flow import FlowProbe
+from surefoot.probes.loss_origin import in_the_loss
 from surefoot.probes.origin import Origin, OriginMode
 from surefoot.probes.safely import Hook, raise_failure, safely
 from surefoot.probes.statistics import float_tensors
-from surefoot.signals.criterion import Leaf, mark
+from surefoot.signals.criterion import Criterion, Leaf, mark
 from surefoot.signals.flow import Flow
 
 _HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -179,12 +180,13 @@ def replay(
     modules: list[nn.Module],
     gradients: dict[int, torch.Tensor],
     search: bool = True,
+    criteria: Sequence[Criterion] = (),
 ) -> Replay | str:
     """Run the entries again under a flow probe; a string says why it was refused.
 
     `gradients` maps id(parameter) to the step's own gradient, to compare with. `search` looks for
-    the operation that made the first non-finite value. Costs about two forward and backward
-    passes, with the search about twenty.
+    the operation that made the first non-finite value, in the step's losses (`criteria`) as well.
+    Costs about two forward and backward passes, with the search about twenty.
     """
     used = [e for e in entries if e.output_gradients]
     if not used:
@@ -198,13 +200,16 @@ def replay(
         mode = OriginMode(open_layer) if search else None
         probe.install()
         found: dict[int, torch.Tensor] = {}
+        values: dict[tuple[int, int], torch.Tensor] = {}
         origin: Origin | None = None
         try:
             for entry in used:
-                made = _run(entry, mode, aliases, found)
+                made = _run(entry, mode, aliases, found, values)
                 origin = origin or _nonfinite_input(entry) or made
         finally:
             flow = probe.collect(step, replayed=True)
+        if origin is not None and origin.where == "loss" and criteria:
+            origin = in_the_loss(criteria, values, aliases) or origin
     raise_failure(probe)
     flow.origin = origin.to_json() if origin is not None else None
     # Another optimizer may hold the rest of the model's parameters: only those in both compare.
@@ -248,10 +253,15 @@ def _run(
     mode: OriginMode | None,
     aliases: dict[int, torch.Tensor],
     found: dict[int, torch.Tensor],
+    values: dict[tuple[int, int], torch.Tensor],
 ) -> Origin | None:
-    """One entry forward and backward; adds its parameter gradients to `found` by parameter id."""
+    """One entry forward and backward; adds its parameter gradients to `found` by parameter id.
+
+    And its outputs to `values`, by the entry's id and their number.
+    """
     outputs, inputs = call_again(entry, mode or contextlib.nullcontext())
     origin = mode.forward_origin() if mode else None
+    values.update({(id(entry), i): y.detach() for i, y in enumerate(outputs)})
     pairs = [(outputs[i], g) for i, g in entry.output_gradients.items() if i < len(outputs)]
     if origin is None and any(not bool(torch.isfinite(g).all()) for _, g in pairs):
         origin = Origin("loss", "loss", None)

@@ -108,7 +108,9 @@ def anatomy(loss: torch.Tensor) -> Anatomy:
             several = several or _branches(node) > 1
         factor = None if below else _factor(node, name)
         if factor is not None:
-            result.target_nonfinite += int((~torch.isfinite(factor)).sum())
+            # A weight of zero that is divided by is no such weight: the division is at fault.
+            bad = torch.isnan(factor) if name.startswith("Div") else ~torch.isfinite(factor)
+            result.target_nonfinite += int(bad.sum())
             weights = _times(weights, factor)
         queue += [(n, weights, below) for n, _ in node.next_functions]
     if heads and (several or len(heads) > 1):

@@ -79,6 +79,7 @@ def replay_in_words(
     modules: list[nn.Module],
     own: dict[int, torch.Tensor],
     search: bool,
+    criteria: list[Criterion],
 ) -> tuple[str, Flow | None]:
     """Replay a step; what came of it in words, and the flow if there is one."""
     if tap.overflowed:
@@ -87,7 +88,7 @@ def replay_in_words(
         return _TOGETHER, None
     tap.paused = True
     try:
-        result = replay(step, tap.entries, table, modules, own, search)
+        result = replay(step, tap.entries, table, modules, own, search, criteria)
     except Exception as error:  # the user's forward may refuse to run again
         words = (str(error).splitlines() or [""])[0]
         return f"refused: {type(error).__name__}: {words[:120]}", None
@@ -132,6 +133,19 @@ class Forensics:
     def active(self) -> bool:
         """Whether a step may yet be examined."""
         return self.allowed and any(self._done.get(k, 0) < n for k, n in TIMES.items())
+
+    def replay(
+        self,
+        step: int,
+        tap: EntryTap,
+        table: LayerTable,
+        modules: list[nn.Module],
+        own: dict[int, torch.Tensor],
+        search: bool,
+    ) -> tuple[str, Flow | None]:
+        """Replay the step under way, its loss included as far as that could be read."""
+        criteria = [] if self._unread else self._criteria
+        return replay_in_words(step, tap, table, modules, own, search, criteria)
 
     @property
     def pending(self) -> bool:

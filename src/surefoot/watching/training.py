@@ -28,7 +28,7 @@ from surefoot.probes.safely import raise_failure
 from surefoot.signals import QUANTITIES, Axis, Step
 from surefoot.watching.carried import Carried
 from surefoot.watching.coherence import Coherence
-from surefoot.watching.forensics import Forensics, replay_in_words
+from surefoot.watching.forensics import Forensics
 from surefoot.watching.ledger import Ledger, Sink
 from surefoot.watching.places import Places
 from surefoot.watching.scaling import Scaling
@@ -299,7 +299,7 @@ class Training:
             return "forbidden by option"
         if self._tap is None or modules is None:
             return "the step was instrumented as it ran" if self._probe else "no entry module seen"
-        words, flow = replay_in_words(self.step, self._tap, self.layers, modules, own, search)
+        words, flow = self.forensics.replay(self.step, self._tap, self.layers, modules, own, search)
         if flow is not None:
             flow.loss = dict(self.anatomy)
             self.ledger.flow(flow)
