@@ -1,9 +1,9 @@
 """What the trials of a suspect step say, by elimination: the data, the step's length, or the dtype.
 
-A batch is to blame if its gradient is many times that of another batch at the very same weights. A
-step is too long if it raises the loss of its own batch, and parts of it lower that. A dtype is to
-blame if the same step in float64 is sound. Whether the network's depth explains both comes first,
-and is for the rules that stand earlier in the book.
+A batch is to blame only if its gradient is many times that of another batch at the very same
+weights. A step is too long if it raises the loss of its own batch, and parts of it lower that. A
+dtype is to blame if the same step in float64 is sound. Whether the network's depth explains both
+comes first, and is for the rules that stand earlier in the book.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from surefoot.diagnosis.case import Case
 from surefoot.findings import Evidence
 from surefoot.signals.forensics import Inquiry
 
-# Times the gradient of another batch at the same weights: docs/thresholds.md has the distribution
-# over pairs of sound batches. Below the lower one the batch is cleared; between them it is open.
+# Times the gradient of another batch at the same weights (docs/thresholds.md). Where the weights
+# are at fault it is near one: below the lower number the batch is cleared, in between it is open.
+# The upper one alone convicts nobody: pairs of sound batches differ as much near convergence.
 _GUILTY, _CLEARED = 5.0, 2.5
 _WAKE = 32  # steps after one that was tried in which spikes are not tried again
-_SHARE = 0.5  # of the gradient's energy in a few samples
 _ROUNDING = 1e-4  # of a loss in float32: smaller differences are no evidence
 _SMALLER = 0.2  # of the gradient's norm is left in float64: the rest was made by rounding
 
@@ -99,11 +99,6 @@ def right_length(inquiry: Inquiry) -> float | None:
     loss = inquiry.loss
     sound = [s for s, after in inquiry.lengths if loss is not None and after < loss]
     return max(sound, default=None)
-
-
-def stands_out(inquiry: Inquiry | None) -> bool:
-    """Whether a few samples hold most of the gradient."""
-    return inquiry is not None and bool(inquiry.samples) and (inquiry.share or 0.0) > _SHARE
 
 
 def batch_rows(inquiry: Inquiry) -> tuple[Evidence, ...]:

@@ -5,11 +5,12 @@ back (or the run never recovers from that one update).
 
 **Why.** Something in that batch: a sample of a wrong scale, corrupt values, wrong labels.
 
-**Evidence.** The step tried again on copies: the gradient of this batch against that of another
-batch at the very same weights, and which samples hold it, by their place in the batch and in the
-data set. Per layer, the jump over the median of the last 64 steps in robust deviations; the batch's
-own scale, and its loss before the update, against the steps before. Where the step could not be
-tried again, a batch is blamed only if its input or its loss stands out from a calm.
+**Evidence.** Per layer, the jump over the median of the last 64 steps in robust deviations; the
+batch's own scale, and its loss before the update, against the steps before: a batch is blamed only
+if one of these two stands out. The step tried again on copies: the gradient of this batch against
+that of another batch at the very same weights, which clears the batch where the other's is as
+large, and which samples hold it, by their place in the batch and in the data set. Where that could
+not be tried, the jump must come out of a calm.
 
 **Remedies.** Look at the batch; skip outlying steps or clip. A lower learning rate makes the rest
 of the run worse and does not help.
@@ -31,7 +32,6 @@ from surefoot.diagnosis.forensics import (
     batch_to_blame,
     in_the_wake,
     samples_in_words,
-    stands_out,
     tried,
 )
 from surefoot.diagnosis.outcome import outcome
@@ -79,8 +79,7 @@ def _blamed(case: Case, alarm: Event) -> Iterator[_Blamed]:
     guilty = batch_to_blame(inquiry)
     if guilty is None and in_the_wake(case, alarm.step):
         return  # not tried, right after a step that was proved to be too long
-    odd = scale >= _INPUT or loss >= _LOSS or (guilty and stands_out(inquiry))
-    if odd and guilty is not False:
+    if (scale >= _INPUT or loss >= _LOSS) and guilty is not False:
         yield _Blamed(alarm, scale, loss, inquiry, guilty is True)
 
 
@@ -116,10 +115,8 @@ def _because(blamed: _Blamed) -> str:
     inquiry = blamed.inquiry
     if blamed.scale >= _INPUT:
         words = f"its input is {blamed.scale:.3g}x the usual scale"
-    elif blamed.loss >= _LOSS or inquiry is None:
-        words = f"its loss is {blamed.loss:.3g}x the usual one before the update"
     else:
-        words = "single samples hold nearly all of it"
+        words = f"its loss is {blamed.loss:.3g}x the usual one before the update"
     if inquiry is not None and (inquiry.samples or inquiry.outliers):
         words += f" ({samples_in_words(inquiry)})"
     if blamed.proven and inquiry is not None:
