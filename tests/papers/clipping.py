@@ -42,7 +42,7 @@ def descend(clip: float | None) -> float:
 def sequences(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Temporal order: symbols [count, 10, 6], and the classes AA, AB, BA, BB [count].
 
-    A or B stands once in the second tenth and once in the fifth, elsewhere one of four others.
+    A or B stands once near the beginning and once in the middle, elsewhere one of four others.
     """
     symbols = torch.randint(2, 6, (count, SEQUENCE), generator=generator)
     first, second = torch.randint(0, 2, (2, count), generator=generator)
@@ -115,7 +115,7 @@ ROWS = [
     ),
     Row(
         name="seeds of 5 that learn temporal order over 10 steps, clipped at 1",
-        source=f"{PASCANU}, section 4.1: all",
+        source=f"{PASCANU}, section 4.1.1: all",
         seen=Seen.CHECKED,
         theory=5,
         why="a count",
@@ -124,10 +124,10 @@ ROWS = [
     ),
     Row(
         name="seeds of 5 that learn temporal order over 10 steps, not clipped",
-        source=f"{PASCANU}, section 4.1: fewer",
+        source=f"{PASCANU}, section 4.1.1: fewer",
         seen=Seen.CHECKED,
         theory=1,
-        why="the paper has no number at this rate; chosen before, as a separating case",
+        why="no number at this rate, which was chosen to separate them",
         measure=partial(successes, None),
         bound="<",
         quick=False,

@@ -41,12 +41,13 @@ BLOCKS = 12
 class Ripples(nn.Module):
     """A leaky ReLU with a / w sin(w x) on it: slope a cos(w x) more."""
 
-    def __init__(self, amplitude: float) -> None:
+    def __init__(self, amplitude: float, frequency: float) -> None:
         super().__init__()
-        self.amplitude = amplitude
+        self.amplitude, self.frequency = amplitude, frequency
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.leaky_relu(x, SLOPE) + self.amplitude / FREQUENCY * torch.sin(FREQUENCY * x)
+        ripples = self.amplitude / self.frequency * torch.sin(self.frequency * x)
+        return F.leaky_relu(x, SLOPE) + ripples
 
 
 def stack(layer: Callable[[int], list[nn.Module]], depth: int) -> nn.Sequential:
@@ -57,14 +58,14 @@ def stack(layer: Callable[[int], list[nn.Module]], depth: int) -> nn.Sequential:
     return nn.Sequential(*modules, nn.Linear(WIDTH, 10))
 
 
-def rippled(amplitude: float) -> nn.Sequential:
-    """Ten layers with ripples of an amplitude, 0 for none; the weights do not know of them."""
+def rippled(amplitude: float, frequency: float = FREQUENCY) -> nn.Sequential:
+    """Ten layers with ripples of that slope, 0 for none; the weights do not know of them."""
 
     def layer(width: int) -> list[nn.Module]:
         linear = nn.Linear(width, width)
         nn.init.kaiming_normal_(linear.weight, SLOPE)
         nn.init.zeros_(linear.bias)
-        return [linear, Ripples(amplitude)]
+        return [linear, Ripples(amplitude, frequency)]
 
     return stack(layer, 10)
 
@@ -133,8 +134,15 @@ def arms() -> Iterator[Arm]:
 
 
 ARMS = tuple(arms())
-# The same ripples, smaller: from no shattering to all of it, without any growth.
-DOSES = {a: partial(balanced, partial(rippled, a), 0.0) for a in (0.0, 0.15, 0.25, 0.4, 0.7, 1.2)}
+# Ripples of slope a and frequency w, from no shattering to all of it, without any growth; and wider
+# ones, to which a step of one per cent is nearly as smooth as to smaller ones.
+DOSES = {
+    (slope, frequency): partial(balanced, partial(rippled, slope, frequency), 0.0)
+    for slope, frequency in (
+        *((a, FREQUENCY) for a in (0.0, 0.15, 0.25, 0.4, 0.7, 1.2)),
+        (1.2, 10.0),
+    )
+}
 
 
 def gauges(make: Callable[[], nn.Sequential], seed: int) -> tuple[float, float, float]:
@@ -192,7 +200,7 @@ ROWS = [
             theory=share(amplitude),
             tolerance=tolerance,
             why="3 s.e. of 3 networks, and the leaky ReLU's own kinks (0.01)",
-            measure=partial(mean_gauge, DOSES[amplitude], 1),
+            measure=partial(mean_gauge, DOSES[amplitude, FREQUENCY], 1),
             quick=amplitude == 0.4,
         )
         for amplitude, tolerance in ((0.15, 0.03), (0.25, 0.045), (0.4, 0.06), (1.2, 0.03))

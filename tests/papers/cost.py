@@ -77,16 +77,17 @@ def cost(make: Make, optimizer: str) -> Cost:
 
 
 def tables() -> Iterator[Table]:
-    """All arms with both optimizers, then more and more ripples with Adam."""
+    """All arms with both optimizers, then ripples of all sizes with Adam."""
     budget = f"loss after {STEPS} steps, best rate, five fresh seeds (constant: 2.30)"
     shown = Table("network", "G, decades", "coherence", "cosine", *RATES, title=budget)
     for arm in ARMS:
         found = [cost(arm.make, optimizer).words() for optimizer in RATES]
         shown.add_row(arm.title, *_gauges(arm.make), *found)
     yield shown
-    shown = Table("slope of the ripples", "G, decades", "coherence", "cosine", "Adam", title=budget)
-    for amplitude, make in DOSES.items():
-        shown.add_row(f"{amplitude}", *_gauges(make), cost(make, "Adam").words())
+    shown = Table("ripples", "G, decades", "coherence", "cosine", "Adam", title=budget)
+    for (slope, frequency), make in DOSES.items():
+        name = f"slope {slope}, frequency {frequency:g}"
+        shown.add_row(name, *_gauges(make), cost(make, "Adam").words())
     yield shown
 
 

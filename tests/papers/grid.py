@@ -128,7 +128,7 @@ ROWS = [
     ),
     Row(
         name="variation of the gradient over the grid, 50 looks-linear layers",
-        source=f"{BALDUZZI}, section 5: none",
+        source=f"{BALDUZZI}, looks-linear initialisation: none",
         seen=Seen.SECOND_HAND,
         theory=0.0,
         tolerance=1e-9,

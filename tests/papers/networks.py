@@ -78,7 +78,7 @@ class GradientScale(nn.Module):
 class LooksLinear(nn.Module):
     """A layer on [relu(x), relu(-x)] with weights [Q, -Q], Q orthogonal: linear as initialised.
 
-    Balduzzi et al. 2017, section 5.
+    Balduzzi et al. 2017, the initialisation that they propose.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
