@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from surefoot.signals.operations import OPERATIONS, SUMS, Inputs, Operation
+from surefoot.signals.operations import OPERATIONS, SUMS, Inputs, Known, Operation
 
 _MAX_OPERATIONS = 24
 MARK = "surefoot"  # in the metadata of an output's node: (output number -> Leaf), by owner
@@ -111,9 +111,9 @@ def criterion(loss: torch.Tensor, owner: int, scale: float = 1.0) -> Criterion:
 def _read(
     node: Any, number: int, owner: int, seen: dict[Any, Operation], total: torch.Tensor | None
 ) -> Operation | Leaf | Weight:
-    leaf = node.metadata.get(MARK, {}).get((owner, number))
-    if leaf is not None:
-        return leaf
+    marks = node.metadata.get(MARK)
+    if marks is not None and (owner, number) in marks:
+        return marks[owner, number]
     if node in seen:
         return seen[node]
     name = node.name().rpartition("::")[2]
@@ -122,31 +122,31 @@ def _read(
     found = OPERATIONS.get(name)
     if found is None or number or len(seen) >= _MAX_OPERATIONS:
         raise Unreadable(f"the loss holds {name.removesuffix('Backward0')}")
-    saved = {a: _saved(node, a) for a in found.saved}
-    made = seen[node] = Operation(name, saved, [])
+    made = seen[node] = Operation(name, _saved(node, found), [])
     if found.shaped:
         meta = node._input_metadata[0]
         made.shape, made.dtype = tuple(meta.shape), meta.dtype
-    edges = node.next_functions
-    for i, (following, at) in enumerate(edges):
-        value = saved.get(found.known[i]) if i < len(found.known) else None
-        child = None
-        if following is not None:
-            child = _read(following, at, owner, seen, value)
-        made.inputs.append(child)
-    constant = None in made.inputs or len(made.inputs) == 1
-    if name in SUMS and constant and total is not None:
+    known = len(found.known)
+    for i, (following, at) in enumerate(node.next_functions):
+        if following is None:
+            made.inputs.append(None)
+            continue
+        value = made.saved[found.known[i]] if i < known else None
+        made.inputs.append(_read(following, at, owner, seen, value))
+    if name in SUMS and total is not None and (len(made.inputs) == 1 or None in made.inputs):
         made.total = total.detach()  # otherwise it adds nought, or the check of the value will tell
     return made
 
 
-def _saved(node: Any, attribute: str) -> Any:
+def _saved(node: Any, found: Known) -> dict[str, Any]:
     """What a node has saved, unless a hook of the user's would be called to bring it back."""
-    raw = getattr(node, f"_raw_saved_{attribute}", None)
-    if getattr(raw, "unpack_hook", None) is not None:
-        raise Unreadable("saved tensors of the loss pass through hooks of the script")
     try:
-        return getattr(node, f"_saved_{attribute}")
+        for raw in found.tensors:
+            value = getattr(node, raw)
+            first = value[0] if isinstance(value, (tuple, list)) and value else value
+            if getattr(first, "unpack_hook", None) is not None:
+                raise Unreadable("saved tensors of the loss pass through hooks of the script")
+        return {name: getattr(node, attribute) for name, attribute in found.attributes}
     except (AttributeError, RuntimeError) as error:  # freed, or changed in place since
         raise Unreadable(f"{node.name()} no longer holds what it used") from error
 

@@ -33,6 +33,7 @@ class Operation:
     constant: torch.Tensor | None = None
 
 
+_TENSORS = ("target", "self", "other", "mask", "index", "indices")
 Compute = Callable[[Inputs, Saved, Operation], torch.Tensor]
 
 
@@ -45,6 +46,19 @@ class Known:
     saved: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
     shaped: bool = False
+    attributes: tuple[tuple[str, str], ...] = ()  # (name, the node's attribute), made from `saved`
+    tensors: tuple[str, ...] = ()  # attributes that tell whether a hook would be called
+
+    def __post_init__(self) -> None:
+        """Spell the attributes once: a node is read at every step."""
+        spelt = {"number": "other", "place": "index"}  # plain numbers, where others save tensors
+        attributes = tuple((name, f"_saved_{spelt.get(name, name)}") for name in self.saved)
+        # Of what one node has saved all goes through the same hooks; a product may save one side.
+        tensors = [f"_raw_saved_{name}" for name in self.saved if name in _TENSORS]
+        object.__setattr__(self, "attributes", attributes)
+        object.__setattr__(
+            self, "tensors", tuple(tensors if "other" in self.saved else tensors[:1])
+        )
 
 
 _REDUCTIONS = ("none", "mean", "sum")
@@ -161,8 +175,8 @@ OPERATIONS: dict[str, Known] = {
     "DivBackward0": Known(
         lambda x, s, _: torch.div(*_either(x, s)), ("self", "other"), ("self", "other")
     ),
-    "MulBackward1": Known(lambda x, s, _: x[0] * s["other"], ("other",)),
-    "DivBackward1": Known(lambda x, s, _: x[0] / s["other"], ("other",)),
+    "MulBackward1": Known(lambda x, s, _: x[0] * s["number"], ("number",)),
+    "DivBackward1": Known(lambda x, s, _: x[0] / s["number"], ("number",)),
     "AddBackward0": Known(lambda *_: torch.empty(0), ("alpha",)),  # see SUMS
     "SubBackward0": Known(lambda *_: torch.empty(0), ("alpha",)),
     "RsubBackward1": Known(lambda *_: torch.empty(0), ("alpha",)),
@@ -183,8 +197,8 @@ OPERATIONS: dict[str, Known] = {
         ("indices",),
     ),
     "SelectBackward0": Known(
-        lambda x, s, _: x[0].select(s["dim"], s["index"]),
-        ("dim", "index"),
+        lambda x, s, _: x[0].select(s["dim"], s["place"]),
+        ("dim", "place"),
     ),
     "TransposeBackward0": Known(
         lambda x, s, _: x[0].transpose(s["dim0"], s["dim1"]),
