@@ -146,6 +146,16 @@ def test_functional_activations_are_recognised(function):
     assert recognise_activation(z, z + 1) is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("function", [torch.relu, torch.tanh])
+def test_an_activation_is_recognised_across_dtypes(function, dtype):
+    """As under autocast, where a layer ends in half precision and the next begins in float32."""
+    z = torch.linspace(-3, 3, 64).to(dtype)
+    assert recognise_activation(z, function(z).float()) == function.__name__
+    assert recognise_activation(z.float(), function(z)) == function.__name__
+    assert recognise_activation(z, z.float()) is None
+
+
 def test_mean_cosine_and_frozen_share_against_plain_loops():
     torch.manual_seed(0)
     y = torch.randn(12, 5, 3) + 1

@@ -144,13 +144,21 @@ _CANDIDATES = {
 def recognise_activation(before: torch.Tensor, after: torch.Tensor) -> str | None:
     """The name of the elementwise function that made `after` from `before`, None if unknown.
 
-    Both are the same few hundred elements, flattened. Values all zero tell nothing.
+    Both are the same few hundred elements, flattened. Values all zero tell nothing. Under autocast
+    the two may have different dtypes: the coarser one sets what counts as equal.
     """
+    if before.dtype != after.dtype:
+        coarse = max(torch.finfo(t.dtype).eps for t in (before, after))
+        return _recognised(before.float(), after.float(), 4 * coarse)
+    return _recognised(before, after, 1e-4)
+
+
+def _recognised(before: torch.Tensor, after: torch.Tensor, tolerance: float) -> str | None:
     if before.shape != after.shape or not before.numel() or not bool((before != 0).any()):
         return None
     if torch.equal(before, after):
         return None
     for name, function in _CANDIDATES.items():
-        if torch.allclose(function(before), after, rtol=1e-4, atol=1e-6):
+        if torch.allclose(function(before), after, rtol=tolerance, atol=tolerance / 100):
             return name
     return None
