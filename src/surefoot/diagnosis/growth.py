@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,9 @@ from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.profile import Profile, Stage, first_profile
 from surefoot.diagnosis.rule import gauge_severity, times
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
+from surefoot.theory.expectation import BATCH_NORM_RELU, slope_growth
 
-_PARTS = {"weights": "0 to 0.15", "activation": "-0.15 (ReLU) to 0", "normalization": "near 0"}
+_PARTS = ("weights", "activation", "normalization")
 
 # Decades up to which, before training, an optimizer that rescales may make up for what vanishes:
 # measured, a ten-layer network at 3.1 learned with Adam, and none did at 4.8 and more.
@@ -78,15 +80,31 @@ class Growth:
             Evidence(whole, seen.growth, "-0.87 to 0.87", self.step),
             Evidence("growth a layer, decades", seen.per_layer, "near 0", self.step),
         ]
-        for part, expected in _PARTS.items():
+        for part in _PARTS:
             median = float(np.median([getattr(s, part) for s in inner]))
-            rows.append(
-                Evidence(f"part of the {part} a layer, decades", median, expected, self.step)
-            )
+            name = f"part of the {part} a layer, decades"
+            rows.append(Evidence(name, median, _expected(part, inner), self.step))
         skill = outcome(self.case).skill
         if skill is not None:
             rows.append(Evidence("loss gained on the trivial predictor, share", skill, "> 0.5"))
         return tuple(rows)
+
+
+def _expected(part: str, inner: Sequence[Stage]) -> str:
+    """What theory says of a part, for the activations seen and the scale of what goes into them.
+
+    Weights at the edge of chaos make up for what the activation takes.
+    """
+    if part == "normalization":
+        return f"near 0; {BATCH_NORM_RELU:+.2f} of batch norm with ReLU"
+    names = {s.function for s in inner}
+    known = [g for s in inner if (g := slope_growth(s.function, 10**s.forward)) is not None]
+    if not known or len(names) > 1 or names == {None}:
+        return "0 to 0.15" if part == "weights" else "-0.15 (ReLU) to 0"
+    slope = float(np.median(known))
+    if part == "weights":
+        return f"{-slope:+.2f} (makes up for the {names.pop()})"
+    return f"{slope:+.2f} ({names.pop()} at this scale)"
 
 
 def growth(case: Case, sign: int, least: float) -> Growth | None:

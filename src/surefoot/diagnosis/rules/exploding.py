@@ -14,6 +14,14 @@ prediction.
 **Remedies.** Weights: Kaiming or orthogonal initialisation. Normalisation: residual connections
 around it. Clipping keeps the run alive and cures nothing.
 
+**Thresholds.** How many decades matter, and with what outcome, is the same for all rules on growth:
+0.87, 1.3 and 2 decades are four, six and nine depth scales. A layer takes part from `_PART` (0.03
+decades, 7 %) on, a third of what batch norm with ReLU multiplies by, whatever the weights are:
+`log10(pi / (pi - 1)) / 2 = 0.083`. The cause is the part that has more than `_HALF` of the growth.
+With normalisation the parts of weights and activation cancel each other: theirs is the sum, and
+normalisation has to reach `_ABOUT` (0.8) of it, for a sum over finite layers scatters by `sqrt(5 /
+n)`, a fifth at a hundred units.
+
 **Source.** Schoenholz et al. 2017; Yang et al. 2019 (batch norm); docs/thresholds.md.
 """
 
@@ -30,6 +38,8 @@ from surefoot.diagnosis.rule import Rule, bad_severity, times
 from surefoot.findings import Cause, Evidence, Finding, Pathology
 from surefoot.signals.flow import Flow
 
+_PART = 0.03  # decades
+_HALF, _ABOUT = 0.5, 0.8
 _BECAUSE = {
     Cause.WEIGHTS_TOO_LARGE: "the weights are too large",
     Cause.NORMALIZATION_WITHOUT_SKIP: (
@@ -44,7 +54,7 @@ def judge(case: Case) -> Iterator[Finding]:
     flow = case.first
     if flow is not None and first_profile(case) is None:
         yield from _forward(case, flow)
-    found = growth(case, 1, 0.03)
+    found = growth(case, 1, _PART)
     if found is not None:
         cause = Cause.WEIGHTS_TOO_LARGE if found.lone else _cause(found.seen)
         because = _BECAUSE[cause]
@@ -87,9 +97,9 @@ def _cause(seen: Profile) -> Cause:
     weights = sum(s.weights for s in inner)
     activation = sum(s.activation for s in inner)
     normalization = sum(s.normalization for s in inner)
-    if normalization > 0.5 * seen.growth and normalization > 0.8 * (weights + activation):
+    if normalization > _HALF * seen.growth and normalization > _ABOUT * (weights + activation):
         return Cause.NORMALIZATION_WITHOUT_SKIP
-    if activation > 0.5 * seen.growth and activation > weights:
+    if activation > _HALF * seen.growth and activation > weights:
         return Cause.UNBOUNDED_ACTIVATION
     return Cause.WEIGHTS_TOO_LARGE
 

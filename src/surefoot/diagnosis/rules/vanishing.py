@@ -16,11 +16,21 @@ the same gets advice at most.
 activation: ReLU or GELU with the gain that belongs to it. Deep networks: residual connections.
 Clipping, warm-up or a larger learning rate do not help.
 
+**Thresholds.** How many decades matter, and with what outcome, is the same for all rules on growth:
+0.87, 1.3 and 2 decades are four, six and nine depth scales. A layer takes part if it shrinks the
+gradient by `_PART` (0.05 decades, 12 %): batch norm with ReLU has 0.083. The activation is to blame
+rather than the weights if it takes more than they do, and more than `_SLOPE` (-0.376 decades):
+halfway between `log10(1/2) / 2 = -0.151`, what a ReLU takes and critical weights make up for, and
+`log10(1/4) = -0.602`, what a sigmoid takes at the very least, for no slope of it is above 1/4. A
+GELU or SiLU takes 0.17 at a scale of one and 0.30 where the signal has faded: there the weights are
+at fault. The table of evidence gives for each part what theory expects at the scale measured.
+
 **Source.** Schoenholz et al. 2017 (growth chi_1 a layer); docs/thresholds.md.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -34,13 +44,15 @@ from surefoot.diagnosis.rule import Rule, times
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.signals.flow import Call
 
-_SLOPE = -0.35  # decades a layer lost to the activation's slope; ReLU loses 0.15, a sigmoid 0.63
+_PART = 0.05  # decades
+# Decades a layer lost to the slope: halfway from ReLU's -0.151 to a sigmoid's best, -0.602.
+_SLOPE = (math.log10(0.5) / 2 + math.log10(0.25)) / 2
 
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
     yield from _zeros(case)
-    found = growth(case, -1, 0.05)
+    found = growth(case, -1, _PART)
     if found is None:
         return
     if found.severity is Severity.FATAL:  # what vanishes makes no NaN
