@@ -102,6 +102,15 @@ def judge(case: Case) -> Iterator[Finding]:
     )
 
 
+def _still_falls(case: Case, result: Outcome) -> bool:
+    """Whether the second half of the run gained anything: a slow start is not a standstill."""
+    losses = case.get("loss").last[:, 0].astype(float)
+    losses = losses[np.isfinite(losses)]
+    width = max(5, len(losses) // 10)
+    middle = float(np.median(losses[len(losses) // 2 :][:width]))
+    return (middle - (result.final or 0.0)) / (result.yardstick or 1.0) > _STILL
+
+
 def _cause(case: Case, result: Outcome) -> tuple[Cause, str | None, tuple[Evidence, ...], Remedy]:
     """(cause, clause, evidence, remedy); no clause where nothing speaks for the network's fault."""
     size = remaining(case)
