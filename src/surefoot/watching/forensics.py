@@ -188,15 +188,24 @@ class Forensics:
 
     # -- before a step --------------------------------------------------------------------------
 
-    def keep(self, step: int, loss: float | None, tap: EntryTap, places: Places) -> None:
+    def notice(self, step: int, loss: float | None, tap: EntryTap | None, places: Places) -> bool:
+        """Whether the loss has risen by this step; if not, the step is kept where one is due."""
+        if self.rise.see(loss) and self.active:
+            return True
+        if tap is not None and tap.keeping and loss is not None and math.isfinite(loss):
+            self._keep(step, loss, tap, places.trainable())
+        return False
+
+    def _keep(
+        self, step: int, loss: float, tap: EntryTap, weights: dict[int, torch.Tensor]
+    ) -> None:
         """Copy the batch of this step, for later ones to be compared with."""
-        batch = self._batch(step, loss, tap)
-        if loss is None or not math.isfinite(loss) or _bytes(batch.tensors()) > _KEEP_BYTES:
-            return
         begin = time.perf_counter()
+        batch = self._batch(step, loss, tap)
+        if _bytes(batch.tensors()) > _KEEP_BYTES or not alone():
+            return
         try:
             batch.check()
-            weights = places.trainable()
             self._kept = Kept(batch, weights)
             self._then.clear()
             if step < _EARLY and _bytes(weights.values()) <= _KEEP_BYTES:

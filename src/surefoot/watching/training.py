@@ -166,10 +166,10 @@ class Training:
             self._finish_flow()
         if tripped is not None:
             self._alarm(tripped, parameters, gradients)
-        elif self.forensics.rise.see(self.loss) and self.forensics.active:
+        elif len(self._stepped) == 1 and self.forensics.notice(  # once a step
+            self.step, self.loss, self._tap, self._places
+        ):
             self._suspect("rise", np.empty(0, np.intp))
-        elif self._tap is not None and self._tap.keeping:
-            self.forensics.keep(self.step, self.loss, self._tap, self._places)
         if self._sampling() and not self.scaling.now:
             begin = time.perf_counter()
             self._updates.sample(parameters)
