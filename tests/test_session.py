@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import surefoot
 from surefoot.record import new_folder, read_run
 from surefoot.watching.carried import Carried
 from surefoot.watching.session import Session
@@ -160,3 +161,17 @@ def test_the_folder_shows_the_same_training_as_the_session(tmp_path: Path) -> No
     np.testing.assert_array_equal(live.series["gradient"].last[0], kept.series["gradient"].last[0])
     assert kept.report.root is not None
     assert kept.report.root.rule == "SF101"
+
+
+def test_frozen_parameters_held_by_the_optimizer_are_no_finding() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+    model[:4].requires_grad_(False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    x = torch.randn(64, 8)
+    with surefoot.watch(model, optimizer) as watch:
+        for _ in range(20):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), x.sum(1, keepdim=True)).backward()
+            optimizer.step()
+    assert not watch.findings, watch.findings

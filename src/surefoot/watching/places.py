@@ -9,7 +9,7 @@ import torch
 
 
 class Places:
-    """The table's parameters [P] by identity. held: places of those that an optimizer holds."""
+    """The table's parameters [P] by identity. held: places of those an optimizer is to train."""
 
     def __init__(self, tensors: list[torch.Tensor]) -> None:
         self.refs = [weakref.ref(t) for t in tensors]
@@ -41,7 +41,9 @@ class Places:
         ends = (id(parameters[0]), id(parameters[-1]), len(parameters)) if parameters else ()
         if known != ends:
             places = np.array([self.place(p) for p in parameters], np.intp)
-            self.held.update(i for i in places.tolist() if i >= 0)
+            together = zip(places.tolist(), parameters, strict=True)
+            # A frozen parameter may be held as well, and is not meant to move.
+            self.held.update(i for i, p in together if i >= 0 and p.requires_grad)
             if np.array_equal(places, self.all):
                 places = self.all
             self._orders[key] = places, ends
