@@ -70,10 +70,12 @@ class Trained:
         kick: float = 1.0,
         workers: int = 0,
         forensics: bool = True,
+        data: Digits | None = None,
         spoil: Callable[[int, torch.Tensor], torch.Tensor] = lambda step, x: x,
     ) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-        loader = DataLoader(Digits(poisoned), batch_size=16, shuffle=True, num_workers=workers)
+        data = data or Digits(poisoned)
+        loader = DataLoader(data, batch_size=16, shuffle=True, num_workers=workers)
         session = Session(forensics=forensics)
         session.start()
         self.training = session.watch(model, optimizer)
@@ -202,6 +204,9 @@ def test_the_dtype_is_convicted_where_float64_is_sound_and_only_there() -> None:
         run = Trained(nn.Sequential(mlp(), Softmax(False)), spoil=louder)
     found = run.first("nonfinite")
     assert found.step == 30
+    rows = {e.quantity: e.value for e in run.root.evidence}
+    assert rows["loss and gradient of the same step in float64"] == "finite"
+    assert isinstance(rows["the same weights on another batch (step 16): loss"], float)
     assert dtype_to_blame(found) is True
     assert found.wide_loss is not None
     assert math.isfinite(found.wide_loss)
@@ -210,6 +215,18 @@ def test_the_dtype_is_convicted_where_float64_is_sound_and_only_there() -> None:
     lost = twin.first("nonfinite")
     assert dtype_to_blame(lost) is False
     assert twin.root.cause is Cause.UNDEFINED_OPERATION
+
+
+def test_a_lost_sample_is_named_by_its_index() -> None:
+    data = Digits(False)
+    data.x[POISONED, 3] = math.nan
+    run = Trained(mlp(), data=data)
+    assert run.root.cause is Cause.NONFINITE_INPUT
+    rows = {e.quantity: e.value for e in run.root.evidence}
+    named = rows["samples not finite, or out of scale"]
+    assert isinstance(named, str)
+    assert named.endswith(f"of 16 (dataset index {POISONED})")
+    assert rows["loss and gradient of the same step in float64"] == "not finite"
 
 
 # -- the elimination itself, on plain numbers ------------------------------------------------------

@@ -138,6 +138,23 @@ def step_rows(inquiry: Inquiry) -> tuple[Evidence, ...]:
     return tuple(rows)
 
 
+def lost_rows(inquiry: Inquiry | None) -> tuple[Evidence, ...]:
+    """What the trials add on a step that is not finite; empty where none was made."""
+    if inquiry is None:
+        return ()
+    rows, at = [], inquiry.step
+    if inquiry.outliers:
+        words = samples_in_words(inquiry)
+        rows.append(Evidence("samples not finite, or out of scale", words, "none", at))
+    if inquiry.other_loss is not None:
+        name = f"the same weights on another batch (step {inquiry.other_step}): loss"
+        rows.append(Evidence(name, inquiry.other_loss, "finite", at))
+    if inquiry.wide_finite is not None:
+        words = "finite" if inquiry.wide_finite else "not finite"
+        rows.append(Evidence("loss and gradient of the same step in float64", words, "finite", at))
+    return tuple(rows)
+
+
 def _other_rows(inquiry: Inquiry) -> list[Evidence]:
     if inquiry.other_loss is None or inquiry.other_after is None:
         return []

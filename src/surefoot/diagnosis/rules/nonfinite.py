@@ -32,6 +32,7 @@ import numpy as np
 
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.forensics import lost_rows, tried
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
@@ -59,6 +60,7 @@ def judge(case: Case) -> Iterator[Finding]:
     )
     if alarm is not None and alarm.detail.get("replay"):
         evidence.append(Evidence("replay of the step", alarm.detail["replay"], "exact", step))
+    evidence += lost_rows(tried(case, step))
     lost = result.nonfinite
     after = "no step after it was finite" if lost else "the run went on"
     after = result.words() if result.untrained else after
