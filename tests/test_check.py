@@ -350,6 +350,23 @@ def test_zero_weights_behind_one_another_let_nothing_through() -> None:
     assert str(head_alone.verdict) == "healthy"
 
 
+def test_a_recurrence_that_begins_at_zeros_is_not_dead() -> None:
+    class Recurrence(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.round = nn.Linear(8, 32), nn.Linear(32, 32)
+            self.head = nn.Linear(32, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = torch.zeros(len(x), 32)
+            for row in x.reshape(-1, 8, 8).unbind(1):
+                h = torch.relu(self.into(row) + self.round(h))
+            return self.head(h)
+
+    torch.manual_seed(0)
+    assert str(surefoot.check(Recurrence(), digits(), CE()).verdict) == "healthy"
+
+
 def test_branches_that_begin_at_zero_are_no_fault() -> None:
     """The last matrix of each branch is zero, as in LoRA: its own input begins without gradient."""
 

@@ -42,7 +42,10 @@ def judge(case: Case) -> Iterator[Finding]:
     if not outcome(case).poor(0.25):
         return
     for flow in case.flows:
-        dead = [c for c in flow.calls if c.activation == "relu" and (c.frozen or 0.0) >= _DEAD]
+        asleep = [c for c in flow.calls if c.activation == "relu" and (c.frozen or 0.0) >= _DEAD]
+        # In a layer that is called again and again, as over time, units may rest in one call.
+        awake = {c.layer for c in flow.calls if c.frozen is not None and c.frozen < _DEAD}
+        dead = [c for c in asleep if c.layer not in awake]
         dead = dead or _silent(case, flow)
         if dead:
             yield _finding(case, flow, dead)
@@ -52,8 +55,10 @@ def judge(case: Case) -> Iterator[Finding]:
 def _silent(case: Case, flow: Flow) -> list[Call]:
     """The affine call before the first hidden one that is fed nothing but zeros."""
     weighted = [c for c in flow.calls if case.layers.layers[c.layer].kind.weighted and c.input]
+    # A recurrent layer begins at zeros and is fed later.
+    fed = {c.layer for c in weighted if c.input is not None and c.input.zeros < c.input.numel}
     for before, call in pairwise(weighted):
-        if call.input is not None and call.input.zeros == call.input.numel:
+        if call.layer not in fed:
             return [before]
     return []
 
