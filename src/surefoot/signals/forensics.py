@@ -53,12 +53,12 @@ class Inquiry:
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict for the run folder."""
-        return asdict(self)
+        """A plain dict for the run folder, without what was not tried."""
+        return {k: v for k, v in asdict(self).items() if v is not None and v != []}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Inquiry:
         """The inverse of `to_json`; raises TypeError when malformed."""
         inquiry = Inquiry(**data)
-        inquiry.lengths = [(a, b) for a, b in data["lengths"]]  # JSON knows lists only
+        inquiry.lengths = [(a, b) for a, b in inquiry.lengths]  # JSON knows lists only
         return inquiry

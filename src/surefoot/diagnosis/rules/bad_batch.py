@@ -15,6 +15,15 @@ not be tried, the jump must come out of a calm.
 **Remedies.** Look at the batch; skip outlying steps or clip. A lower learning rate makes the rest
 of the run worse and does not help.
 
+**Thresholds.** The gate asks for six deviations and a factor of eight; 3 of 88 healthy trainings
+tripped it, and no batch of theirs stood out by its loss or input. `_INPUT` (5): the scale of a batch
+of n numbers scatters by `1 / sqrt(2 n)`, so that five times the median of the last `_AROUND` (32)
+batches comes from something in it. `_LOSS` (3): the planted bad batches had more than a hundred
+times the usual loss, a batch of sound samples stays within its spread. A loss also jumps after a
+step that was too long: the trial tells the two apart, and without one the steps before must have
+been calm, or the loss be beyond `_ABSURD` (30). Such a batch is harmful if the loss stays a third
+above what was usual for five steps of the next `_AROUND`, or if there are three such batches.
+
 **Source.** Robust deviations (median and MAD) of the log norm; docs/thresholds.md.
 """
 
