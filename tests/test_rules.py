@@ -6,11 +6,14 @@ fails. The fast cases are judged whole; the rest of the corpus is marked slow.
 
 from __future__ import annotations
 
+import ast
 import functools
+import inspect
 import itertools
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -88,6 +91,39 @@ def test_every_rule_has_a_page(rule: str) -> None:
     assert RULES[rule].id == rule
     for section in ("What", "Why", "Evidence", "Remedies", "Source"):
         assert f"**{section}.**" in page, f"the page of {rule} has no {section}"
+
+
+def constants(module: ast.Module) -> Iterator[str]:
+    """The names of a module's constants that hold numbers."""
+    for node in module.body:
+        if not isinstance(node, ast.Assign):
+            continue
+        for target in node.targets:
+            pairs = (
+                zip(target.elts, node.value.elts, strict=True)
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+                else [(target, node.value)]
+            )
+            for name, value in pairs:
+                numbers = [n for n in ast.walk(value) if isinstance(n, ast.Constant)]
+                calls = any(isinstance(n, ast.Call | ast.Dict) for n in ast.walk(value))
+                number = any(isinstance(n.value, int | float) for n in numbers)
+                if (
+                    isinstance(name, ast.Name)
+                    and number
+                    and (not calls or "math" in ast.dump(value))
+                ):
+                    yield name.id
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_threshold_of_a_rule_has_its_reason_on_the_page(rule: str) -> None:
+    page = RULES[rule].page
+    assert "**Thresholds.**" in page, f"the page of {rule} does not say where its numbers come from"
+    file = Path(inspect.getfile(RULES[rule].judge))
+    found = list(constants(ast.parse(file.read_text(encoding="utf-8"))))
+    missing = [name for name in found if f"`{name}`" not in page]
+    assert not missing, f"{file.name}: {missing} are not derived on the page"
 
 
 def test_titles_are_unique() -> None:

@@ -198,6 +198,6 @@ def _trivial(
     if kind == "mse" and n > 1:
         return float(flat.var(0, unbiased=True).mean()), used
     if kind == "bce":
-        p = flat.mean(0).clamp(1e-12, 1 - 1e-12)
-        return float(-(p * p.log() + (1 - p) * (1 - p).log()).mean()), used
+        p = flat.mean(0)  # all targets alike: nothing is left to be gained, exactly
+        return float(-(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).mean()), used
     return None, used

@@ -252,6 +252,7 @@ class Session:
         if finite and not any(t.wants_anatomy for t in self.trainings):
             return
         found = anatomy(tensor).to_json()
+        found["value"] = value
         found["multiplier"] /= scale
         if found["trivial"] is not None:
             found["trivial"] /= scale

@@ -24,6 +24,14 @@ step that was too long: the trial tells the two apart, and without one the steps
 been calm, or the loss be beyond `_ABSURD` (30). Such a batch is harmful if the loss stays a third
 above what was usual for five steps of the next `_AROUND`, or if there are three such batches.
 
+**Thresholds.** The gate lets a jump of eight times and six robust deviations through to here; 83
+healthy trainings had three such, whose losses were 0.7 to 1.0 times the usual one and whose inputs
+had exactly the usual scale. `_INPUT` (5) and `_LOSS` (3) are therefore far outside of what was seen,
+and were chosen there; planted batches stood at 1000. A loss may also stand out because the steps
+before were too long: up to `_ABSURD` (30) times that has to come out of a calm, beyond it no step
+of a sane length brings it about at once. What is usual is said by the `_AROUND` (32) steps before,
+half of the gate's window: their 90 % quantile rests on three of them.
+
 **Source.** Robust deviations (median and MAD) of the log norm; docs/thresholds.md.
 """
 

@@ -13,6 +13,12 @@ units or a half is common and harmless.
 **Remedies.** Lower the learning rate if they died during training; otherwise re-initialise weights
 and biases, or use a leaky ReLU or GELU.
 
+**Thresholds.** With sound weights hardly a unit is zero on a whole batch: at most 11 % of a layer
+were, freshly initialised. A layer with 73 % of its units dead still learned to a loss of 0.05, so a
+share below `_DEAD` (0.95) is no evidence; the most in 58 healthy trainings were 56 %. What is left
+of such a layer is one unit in twenty, and the run must not have gained `_LEARNS` (a quarter) of the
+trivial predictor's loss.
+
 **Source.** Measured: a network with 73 % of a layer dead still trains; docs/thresholds.md.
 """
 
@@ -28,7 +34,7 @@ from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
 from surefoot.signals.flow import Call, Flow
 
-_DEAD = 0.95
+_DEAD, _LEARNS = 0.95, 0.25
 _LEAKY = Remedy(
     "activation.leaky_relu",
     None,
@@ -39,7 +45,7 @@ _LEAKY = Remedy(
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge every live instrumented step; the first that shows a dead layer counts."""
-    if not outcome(case).poor(0.25):
+    if not outcome(case).poor(_LEARNS):
         return
     for flow in case.flows:
         asleep = [c for c in flow.calls if c.activation == "relu" and (c.frozen or 0.0) >= _DEAD]

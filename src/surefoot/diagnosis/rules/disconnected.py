@@ -11,6 +11,9 @@ are no finding.
 
 **Remedies.** Remove what cuts the graph; build the optimizer from the model that is trained.
 
+**Thresholds.** None is needed: a parameter had a gradient at some step, or at none. A layer is
+named only if a later one used what it made.
+
 **Source.** Definition.
 """
 

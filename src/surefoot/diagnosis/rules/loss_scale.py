@@ -11,6 +11,12 @@ with a learning rate to match is no finding.
 
 **Remedies.** Use reduction='mean', or divide the learning rate by the factor.
 
+**Thresholds.** A factor between 1/8 and `_FACTOR` (8) is within the range in which learning rates
+are chosen anyway, and a sum over fewer than eight elements is within it too. The steps must be off
+in the same direction: too long as for a learning rate that is too high, or at most `_SHORT` (3e-5)
+of the weights at their longest, as for one that is too low; and less than `_GAINED` (5 %) of the
+trivial predictor's loss gone.
+
 **Source.** Definition; the chain rule.
 """
 
@@ -27,7 +33,7 @@ from surefoot.diagnosis.rules.learning_rate_high import overshoots
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 
 _FACTOR = 8.0
-_SHORT = 3e-5
+_SHORT, _GAINED = 3e-5, 0.05
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -35,7 +41,7 @@ def judge(case: Case) -> Iterator[Finding]:
     vague = (None, "unknown", "composite")
     losses = [x for x in case.losses if x.get("kind") not in vague]
     steps, result = pace(case), outcome(case)
-    if not losses or steps is None or not result.poor(0.05):
+    if not losses or steps is None or not result.poor(_GAINED):
         return
     factor = abs(float(losses[0]["multiplier"]))
     # Under SGD a constant factor and a learning rate are one and the same: only a sum, which few

@@ -12,6 +12,11 @@ Accumulation over micro-batches does not do this (the optimizer does not step in
 
 **Remedies.** Call `optimizer.zero_grad()` once for every step.
 
+**Thresholds.** Of a loop that zeroes its gradients, or accumulates on purpose, no step is found:
+the share is exactly nought. `_SHARE` (half) leaves alone loops that zero now and then, such as two
+optimizers that share parameters. In 83 healthy trainings not one such step was seen. A run that has
+gained `_LEARNS` (half) of the trivial predictor's loss in spite of it gets advice.
+
 **Source.** Definition.
 """
 
@@ -24,7 +29,7 @@ from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 
-_SHARE = 0.5
+_SHARE, _LEARNS = 0.5, 0.5
 _ZERO = Remedy(
     "gradients.zero",
     None,
@@ -39,7 +44,7 @@ def judge(case: Case) -> Iterator[Finding]:
     if facts.followed < 2 or facts.carried < _SHARE * facts.followed:
         return
     result = outcome(case)
-    learns = not result.short and result.skill is not None and not result.poor(0.5)
+    learns = not result.short and result.skill is not None and not result.poor(_LEARNS)
     yield Finding(
         rule=RULE.id,
         pathology=Pathology.OSCILLATING,

@@ -84,7 +84,7 @@ def judge(case: Case) -> Iterator[Finding]:
         pathology=Pathology.STALLED,
         cause=cause,
         severity=Severity.ADVICE if why is None else Severity.HARMFUL,
-        first_step=0,
+        first_step=_since(case, result),
         last_step=case.facts.steps - 1,
         confidence=0.85 if cause is not Cause.UNKNOWN else 0.5,
         sentence=(
@@ -100,6 +100,14 @@ def judge(case: Case) -> Iterator[Finding]:
         ),
         remedies=(remedy,),
     )
+
+
+def _since(case: Case, result: Outcome) -> int:
+    """The step after the last whose loss was clearly better; 0 if none was."""
+    series = case.get("loss")
+    better = series.last[:, 0] < (1 - _WAS) * (result.yardstick or 0.0)
+    good = np.flatnonzero(better)
+    return int(series.steps[good[-1]]) + 1 if len(good) else 0
 
 
 def _still_falls(case: Case, result: Outcome) -> bool:

@@ -15,12 +15,12 @@ and fades on the way, the depth is to blame (SF101). And a loss that stays behin
 **Remedies.** GradScaler, or a larger initial scale; bfloat16, which has the range of float32. A
 larger learning rate does not bring back what was rounded away.
 
-**Thresholds.** A normal gradient with a root mean square of `_QUANTA` (4) steps of 2^-24 loses
-`erf(1 / (8 sqrt(2)))`, a tenth of its elements, and the rest keep two bits; at one step it loses
-four tenths. Measured on a six-layer network: 6 steps learned as in float32, 1.3 diverged. The cause
-is the loss's scale and not the depth if no layer reaches `_SOUND` (64) steps, which a loss scale of
-2^10 brings to 2^16; and if at least `_LAYERS` (half) of the layers are below four. In a run that
-has gained `_LEARNS` of the trivial predictor's loss nothing is said.
+**Thresholds.** A normal gradient with a root mean square of `_QUANTA` (4) steps of 2^-24 (`_STEP`)
+loses `erf(1 / (8 sqrt(2)))`, a tenth of its elements, and the rest keep two bits; at one step it
+loses four tenths. Measured on a six-layer network: 6 steps learned as in float32, 1.3 diverged. The
+cause is the loss's scale and not the depth if no layer reaches `_SOUND` (64) steps, which a loss
+scale of 2^10 brings to 2^16; and if at least `_LAYERS` (half) of the layers are below four. In a
+run that has gained `_LEARNS` of the trivial predictor's loss nothing is said.
 
 **Source.** Micikevicius et al. 2018, "Mixed precision training", section 3.2; IEEE 754 (binary16).
 """
