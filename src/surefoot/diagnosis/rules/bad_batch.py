@@ -16,21 +16,13 @@ not be tried, the jump must come out of a calm.
 of the run worse and does not help.
 
 **Thresholds.** The gate asks for six deviations and a factor of eight; 3 of 88 healthy trainings
-tripped it, and no batch of theirs stood out by its loss or input. `_INPUT` (5): the scale of a batch
-of n numbers scatters by `1 / sqrt(2 n)`, so that five times the median of the last `_AROUND` (32)
-batches comes from something in it. `_LOSS` (3): the planted bad batches had more than a hundred
-times the usual loss, a batch of sound samples stays within its spread. A loss also jumps after a
-step that was too long: the trial tells the two apart, and without one the steps before must have
-been calm, or the loss be beyond `_ABSURD` (30). Such a batch is harmful if the loss stays a third
-above what was usual for five steps of the next `_AROUND`, or if there are three such batches.
-
-**Thresholds.** The gate lets a jump of eight times and six robust deviations through to here; 83
-healthy trainings had three such, whose losses were 0.7 to 1.0 times the usual one and whose inputs
-had exactly the usual scale. `_INPUT` (5) and `_LOSS` (3) are therefore far outside of what was seen,
-and were chosen there; planted batches stood at 1000. A loss may also stand out because the steps
-before were too long: up to `_ABSURD` (30) times that has to come out of a calm, beyond it no step
-of a sane length brings it about at once. What is usual is said by the `_AROUND` (32) steps before,
-half of the gate's window: their 90 % quantile rests on three of them.
+tripped it, and no batch of theirs stood out by its loss or input. `_INPUT` (5): the scale of a
+batch of n numbers scatters by `1 / sqrt(2 n)`, so that five times the median of the last `_AROUND`
+(32) batches comes from something in it. `_LOSS` (3): the planted bad batches had more than a
+hundred times the usual loss, a batch of sound samples stays within its spread. A loss also jumps
+after a step that was too long: the trial tells the two apart, and without one the steps before must
+have been calm, or the loss be beyond `_ABSURD` (30). Such a batch is harmful if the loss stays a
+third above what was usual for five steps of the next `_AROUND`, or if there are three such batches.
 
 **Source.** Robust deviations (median and MAD) of the log norm; docs/thresholds.md.
 """
