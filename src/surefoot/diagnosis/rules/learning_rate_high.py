@@ -22,20 +22,6 @@ weights and more. Where the loss went up for good, `_DIVERGED` (0.01) is enough:
 a hundredth does not leave the region of a sound loss at once. In all cases the run must have gained
 less than `_GAINED` (5 %) of the trivial predictor's loss, or have diverged.
 
-**Thresholds.** A sound ratio of update to weight is near 1e-3. Of 83 healthy trainings none had a
-typical one of `_HIGH` (0.1): the highest was 0.093. In their first steps, which are Adam's longest,
-they reached 0.46, and 0.29 with other optimizers: `_FIRST` (0.5) is above the one, and for others
-twice `_HIGH` is asked for, with a loss that gained nothing. Where the loss has gone up for good,
-`_DIVERGED` (0.01, ten times what is sound) is enough: something moved the weights, and the rules
-that stand earlier have found nothing else. All three were chosen on the same trainings.
-
-**Thresholds.** A sound ratio of update to weight is near 1e-3. Of 83 healthy trainings none had a
-typical one of `_HIGH` (0.1): the highest was 0.093. In their first steps, which are Adam's longest,
-they reached 0.46, and 0.29 with other optimizers: `_FIRST` (0.5) is above the one, and for others
-twice `_HIGH` is asked for, with a loss that gained nothing. Where the loss has gone up for good,
-`_DIVERGED` (0.01, ten times what is sound) is enough: something moved the weights, and the rules
-that stand earlier have found nothing else. All three were chosen on the same trainings.
-
 **Source.** Cohen et al. 2021 (a curvature of 2/lr is no test: healthy networks begin above it);
 docs/thresholds.md.
 """
