@@ -21,7 +21,7 @@ _MAX_OPERATIONS = 24
 MARK = "surefoot"  # in the metadata of an output's node: (output number -> Leaf), by owner
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Leaf:
     """Where the walk ends: output number `index` of one call of the model."""
 
