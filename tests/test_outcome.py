@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from surefoot.diagnosis.case import Case
-from surefoot.diagnosis.outcome import Outcome, outcome
+from surefoot.diagnosis.outcome import Outcome, outcome, trivial_loss
 from surefoot.layers import build_table
 from surefoot.record.series import Series
 
@@ -42,3 +42,13 @@ def test_the_skill_is_what_is_gone_of_the_first_loss() -> None:
     assert seen.skill == pytest.approx(0.75)
     assert not seen.trivial
     assert of([1.0, -1.0] * 20).skill is None
+
+
+def test_the_yardstick_has_the_unit_of_the_last_losses() -> None:
+    def read(trivial: float, weight: float) -> dict[str, object]:
+        return {"kind": "cross_entropy", "trivial": trivial * weight, "multiplier": weight}
+
+    case = Case(build_table([])[0], {}, losses=tuple(read(2.3, w) for w in [1e3] * 6 + [1, 1.2]))
+    assert trivial_loss(case) == pytest.approx(2.3 * 1.1)
+    alike = {"kind": "bce", "trivial": 0.0, "multiplier": 1.0}
+    assert trivial_loss(Case(build_table([])[0], {}, losses=(alike,))) is None

@@ -27,7 +27,7 @@ from corpus.run import watched
 
 import surefoot.diagnosis.rules as book
 from surefoot.diagnosis.rules import RULES
-from surefoot.findings import Report, Severity
+from surefoot.findings import Cause, Pathology, Report, Severity
 
 CASES: dict[str, Entry] = {name: entry for name, entry in load().items() if entry.runs}
 FAST = [e for e in CASES.values() if e.fast]
@@ -136,6 +136,13 @@ def test_every_rule_has_its_rigs(rule: str) -> None:
     fires, silent = (CASES[name] for name in RIGS[rule])
     assert not fires.healthy
     assert fires.fast and silent.fast, "rigs belong to the fast cases"
+
+
+def test_every_word_of_the_vocabulary_has_a_training_that_earns_it() -> None:
+    tuned = [e for e in FAULTY if e.part == "tune"]
+    seen = {p for e in tuned for p in e.pathologies} | {c for e in tuned for c in e.causes}
+    missing = {*Pathology, *Cause} - seen - {Cause.UNKNOWN}
+    assert not missing, f"no faulty training whose truth is one of {missing}"
 
 
 @pytest.mark.parametrize("rule", HEARD)

@@ -21,10 +21,11 @@ quotient of a mean of squares and a running mean of the same. At `_SHORT` (0.1) 
 tenth of their length. Sound runs come below it too, as their gradients fade with their loss:
 therefore it is only said of a run that has not gained `_LEARNS` of the trivial predictor's loss,
 whose RMS_t was at least `_FRESH` (0.3) before and has not been since, for half of the run or more;
-or whose eps rules `_RULED` (half) of the elements.
-Below `_GONE` (1e-6) there is no gradient to speak of, which is another matter. `_STEPS` (30) steps
-are what the rule on low learning rates asks for as well. Where the weights have faded to `_FADED`
-(a tenth), gradients fade with them, and that is what is wrong (SF307).
+or whose eps rules `_RULED` (half) of the elements. Below `_GONE` (1e-6) there is no gradient to
+speak of, which is another matter. Single batches scatter (a sound regression had 0.66, then 0.09):
+it takes `_SAMPLES` (3) sampled steps in a row. `_STEPS` (30) steps are what the rule on low
+learning rates asks for as well. Where the weights have faded to `_FADED` (a tenth), gradients fade
+with them, and that is what is wrong (SF307).
 
 **Source.** Kingma & Ba 2015, section 2; Wortsman et al. 2023, "Stable and low-precision training",
 section 3.4 (RMS_t).
@@ -43,7 +44,7 @@ from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 
 _SHORT, _FRESH, _GONE, _RULED = 0.1, 0.3, 1e-6, 0.5
-_LEARNS, _STEPS, _FADED = 0.5, 30, 0.1
+_LEARNS, _STEPS, _SAMPLES, _FADED = 0.5, 30, 3, 0.1
 _MEMORY = Remedy(
     "optimizer.beta2",
     None,
@@ -78,7 +79,7 @@ def judge(case: Case) -> Iterator[Finding]:
     rms, share = np.nanmedian(rows, axis=1).T
     fresh = np.flatnonzero(rms >= _FRESH)
     late = np.arange(len(rms)) > (fresh[-1] if len(fresh) else -1)
-    if late.sum() < 2 or series.steps[late][0] > case.facts.steps / 2:
+    if late.sum() < _SAMPLES or series.steps[late][0] > case.facts.steps / 2:
         return
     now, ruled = float(np.nanmedian(rms[late])), float(np.nanmedian(share[late]))
     eps = ruled >= _RULED
