@@ -542,3 +542,11 @@ class TestCommand:
         done = invoke("checked_project:broken")
         assert done.exit_code == 1
         assert "checked_project:broken failed" in done.output
+
+
+def test_no_module_takes_the_place_of_a_public_function() -> None:
+    """Importing a submodule sets it as an attribute of its package, over what is loaded lazily."""
+    import pkgutil
+
+    modules = {m.name for m in pkgutil.iter_modules(surefoot.__path__)}
+    assert not modules & set(surefoot.__all__)

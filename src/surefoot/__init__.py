@@ -13,7 +13,7 @@ from surefoot.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from surefoot.build import BuildError as BuildError
-    from surefoot.check import check as check
+    from surefoot.checking import check as check
     from surefoot.findings import Cause as Cause
     from surefoot.findings import Check as Check
     from surefoot.findings import Evidence as Evidence
@@ -41,7 +41,7 @@ _FINDINGS = [
 ]
 _HOMES = (
     dict.fromkeys(_FINDINGS, "surefoot.findings")
-    | {"BuildError": "surefoot.build", "check": "surefoot.check"}
+    | {"BuildError": "surefoot.build", "check": "surefoot.checking"}
     | dict.fromkeys(["Gain", "gain"], "surefoot.theory.gain")
     | dict.fromkeys(["Watch", "watch"], "surefoot.watching.watch")
 )

@@ -185,7 +185,7 @@ def check_command(
     _check_rules(ignore)
     try:
         from surefoot.build import BuildError, BuildFailed, load
-        from surefoot.check import examine
+        from surefoot.checking import examine
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"expected {error.name}, found none in {sys.executable}: install torch there, or run "

@@ -119,6 +119,8 @@ def growth(case: Case, sign: int, least: float) -> Growth | None:
     severity = gauge_severity(case, decades, alone)
     if severity is None:
         return None
+    if outcome(case).untrained and seen.residual and severity is Severity.ADVICE:
+        return None  # a trunk's points may differ in width: nothing is said of so little
     slight = sign < 0 and not alone and decades < _MADE_UP
     if slight and outcome(case).untrained and _first_moves(case, seen):
         severity = Severity.ADVICE
