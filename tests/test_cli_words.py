@@ -51,7 +51,11 @@ class TestWords:
         assert got == Options(program=got.program)
         assert got.runs == Path("runs")
         assert got.record
+        assert got.forensics
         assert got.fail_on is None
+
+    def test_steps_are_not_run_again_if_that_is_forbidden(self, script: str) -> None:
+        assert not options("--no-forensics", script).forensics
 
     def test_surface_is_frozen(self) -> None:
         """A new command or option is a deliberate change of this list."""
