@@ -231,7 +231,7 @@ def test_ignored_targets_and_nan_weights_are_counted():
 @pytest.mark.parametrize("decay", [0.9, 0.999])
 def test_rms_of_a_gradient_that_jumps_follows_the_closed_form(decay):
     """After n steps of 1 and one of j, v is the mean that Adam's recursion gives in closed form."""
-    p = nn.Parameter(torch.zeros(6, dtype=torch.float64))
+    p = nn.Parameter(torch.zeros(2, 3, dtype=torch.float64))
     adam = torch.optim.Adam([p], betas=(0.9, decay), eps=1e-12)
     for _ in range(7):
         p.grad = torch.ones_like(p)
@@ -246,14 +246,28 @@ def test_rms_of_a_gradient_that_jumps_follows_the_closed_form(decay):
 
 
 def test_where_eps_is_larger_than_the_root_the_share_says_so():
-    p = nn.Parameter(torch.zeros(4))
-    frozen = nn.Parameter(torch.zeros(3))
+    p = nn.Parameter(torch.zeros(2, 2))
+    frozen = nn.Parameter(torch.zeros(3, 1))
     adam = torch.optim.AdamW([p, frozen], eps=0.5)
     for _ in range(3):
-        p.grad = torch.tensor([1.0, 0.1, 0.1, 0.0])
+        p.grad = torch.tensor([[1.0, 0.1], [0.1, 0.0]])
         adam.step()
     found = second_moments(adam, [p, frozen], np.empty((2, 2)))
     # of three elements in use two lie below eps; g^2 / max(v, eps^2): 1, 0.04, 0.04, 0
     assert found[0] == pytest.approx([math.sqrt(1.08 / 4), 2 / 3], rel=1e-6)
     assert np.isnan(found[1]).all()
     assert second_moments(torch.optim.SGD([p], lr=0.1), [p], np.empty((1, 2))) is None
+
+
+def test_a_sample_of_a_large_matrix_tells_its_rms():
+    torch.manual_seed(0)
+    p = nn.Parameter(torch.zeros(300, 70))
+    adam = torch.optim.Adam([p], betas=(0.9, 0.99))
+    for _ in range(20):
+        p.grad = torch.randn_like(p)
+        adam.step()
+    p.grad = 3 * torch.randn_like(p)
+    v = (0.99 * adam.state[p]["exp_avg_sq"].double() + 0.01 * p.grad.double() ** 2) / (1 - 0.99**21)
+    whole = float((p.grad.double() ** 2 / v).mean().sqrt())
+    found = second_moments(adam, [p], np.empty((1, 2)))
+    assert found[0, 0] == pytest.approx(whole, rel=0.12)  # four times 1/sqrt(2 * 512)
