@@ -271,3 +271,20 @@ def test_a_sample_of_a_large_matrix_tells_its_rms():
     whole = float((p.grad.double() ** 2 / v).mean().sqrt())
     found = second_moments(adam, [p], np.empty((1, 2)))
     assert found[0, 0] == pytest.approx(whole, rel=0.12)  # four times 1/sqrt(2 * 512)
+
+
+def test_a_state_that_cannot_be_read_is_left_alone():
+    class Packed(torch.Tensor):
+        """A stand-in for a state in eight bits."""
+
+        def view(self, *_: object) -> torch.Tensor:
+            raise NotImplementedError
+
+    p = nn.Parameter(torch.zeros(2, 2))
+    adam = torch.optim.Adam([p])
+    p.grad = torch.ones(2, 2)
+    adam.step()
+    adam.state[p]["exp_avg_sq"] = adam.state[p]["exp_avg_sq"].as_subclass(Packed)
+    assert second_moments(adam, [p], np.empty((1, 2))) is None
+    adam.state[p]["exp_avg_sq"] = torch.ones(2)  # factored, as in Adafactor
+    assert second_moments(adam, [p], np.empty((1, 2))) is None

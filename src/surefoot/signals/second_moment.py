@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from surefoot.kernels.layout import flatten
+from surefoot.kernels.layout import PLAIN_TYPES, flatten
 from surefoot.signals.quantity import Axis, Quantity
 
 SECOND_MOMENT = Quantity(
@@ -109,7 +109,15 @@ def _gather(tensors: Sequence[Any]) -> tuple[np.ndarray, list[int]]:
 def _usable(optimizer: Any, group: dict[str, Any], p: torch.Tensor) -> bool:
     if not ("betas" in group or "alpha" in group):  # its running mean is made in another way
         return False
-    if p.dim() < 2 or p.grad is None or p.grad.layout is not torch.strided or p.is_complex():
+    if p.dim() < 2 or p.grad is None or p.is_complex():
         return False
     state = optimizer.state.get(p, {})
-    return any(isinstance(state.get(k), torch.Tensor) for k in _STATE)
+    mean = next((state[k] for k in _STATE if k in state), None)
+    return _plain(p.grad) and _plain(mean) and getattr(mean, "shape", None) == p.shape
+
+
+def _plain(tensor: Any) -> bool:
+    """Whether its elements can be read: not a state in eight bits, which is a class of its own."""
+    if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.strided:
+        return False
+    return type(tensor) in PLAIN_TYPES or hasattr(tensor, "to_local")
