@@ -158,7 +158,7 @@ broken(
     model=convolutions(8, 12, nn.Tanh, None),
     optimizer=sgd(0.05, momentum=0.9),
 )
-broken("digits_hardtanh_10/hardsigmoid_8", *FLAT, ANY, dict(model=dense(8, 64, nn.Hardsigmoid)))
+broken("digits_hardtanh_8/hardsigmoid_8", *FLAT, ANY, dict(model=dense(8, 64, nn.Hardsigmoid)))
 broken(
     "hourglass_tanh_denoising/sigmoid_8",
     *FLAT,

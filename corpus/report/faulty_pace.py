@@ -197,7 +197,7 @@ broken(
 )
 broken("digits_centred_gradients/x_1e_5", NARROW, INPUT, None, dict(scale_input=lambda x: x * 1e-5))
 broken(
-    "rnn_tanh_rows/x_1e_4",
+    "rnn_tanh_rows/x_1e_5",
     NARROW,
     INPUT,
     None,

@@ -160,7 +160,7 @@ sound(
 )
 sound("digits_celu_asgd", task=tasks.digits, model=dense(act=nn.CELU), optimizer=of("ASGD", lr=0.1))
 sound(
-    "digits_hardtanh_10",
+    "digits_hardtanh_8",
     task=tasks.digits,
     model=dense(8, 64, nn.Hardtanh),
     init=partial(he, scale=0.8),
