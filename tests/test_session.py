@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import surefoot
+from surefoot.diagnosis.outcome import outcome
 from surefoot.record import new_folder, read_run
 from surefoot.watching.carried import Carried
 from surefoot.watching.session import Session
@@ -175,3 +176,21 @@ def test_frozen_parameters_held_by_the_optimizer_are_no_finding() -> None:
             nn.functional.mse_loss(model(x), x.sum(1, keepdim=True)).backward()
             optimizer.step()
     assert not watch.findings, watch.findings
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_the_yardstick_of_accumulated_gradients_is_that_of_all_of_them(parts: int) -> None:
+    """The trivial loss by its definition: the variance of all targets that made the step."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x, y = torch.randn(256, 4), 3 * torch.randn(256, 1)
+    with surefoot.watch(model, optimizer) as watch:
+        for _ in range(20):
+            optimizer.zero_grad()
+            for a, b in zip(x.chunk(parts), y.chunk(parts), strict=True):
+                (F.mse_loss(model(a), b) / parts).backward()
+            optimizer.step()
+    result = outcome(watch._session.trainings[0].case())
+    assert result.yardstick == pytest.approx(float(y.var()), rel=0.05)
+    assert result.trivial

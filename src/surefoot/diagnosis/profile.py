@@ -198,13 +198,23 @@ def _stage(
     return Stage(here.layer, gradient, forward, *parts, after.layer, function)
 
 
+def _outer(forks: list[Call], layers: LayerTable) -> list[Call]:
+    """The forks that lie on the trunk: a gate inside a branch forks the branch alone.
+
+    Those of the outermost calls, and the entries of branches, which normalise or hold others.
+    """
+    top = min((c.depth for c in forks), default=0)
+    entries = Kind.NORMALIZATION, Kind.CONTAINER
+    return [c for c in forks if c.depth == top or layers.layers[c.layer].kind in entries]
+
+
 def _trunk(calls: list[Call], layers: LayerTable) -> list[Stage]:
     blocks = set(choose_blocks(layers))
     trunk = [c for c in calls if c.layer in blocks and not layers.layers[c.layer].leaf]
     if len(trunk) >= 3:
         points = [(c.layer, c.grad_output, c.output) for c in trunk]
     else:
-        forks = [c for c in calls if c.fork and c.grad_input is not None]
+        forks = _outer([c for c in calls if c.fork and c.grad_input is not None], layers)
         points = [(c.layer, c.grad_input, c.input) for c in forks]
     logs = [(i, _log(g.norm), _log(y.rms)) for i, g, y in points if g is not None and y is not None]
     # Behind normalisation the branches do not see the trunk's scale: where it grows, the gradient

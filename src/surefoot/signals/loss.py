@@ -77,6 +77,28 @@ class Anatomy:
         return asdict(self)
 
 
+def together(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """The anatomy of two losses whose gradients are added up, as in gradient accumulation.
+
+    `earlier` is empty for the first one. Different loss functions make a composite.
+
+    >>> half = {"kind": "mse", "value": 1.0, "multiplier": 0.5, "trivial": 2.0}
+    >>> together(half, half)["trivial"], together(half, {**half, "kind": "bce"})["kind"]
+    (4.0, 'composite')
+    """
+    if not earlier:
+        return later
+    both = {**later}
+    for name in ("value", "multiplier", "trivial", "target_nonfinite"):
+        a, b = earlier.get(name), later.get(name)
+        both[name] = None if a is None or b is None else a + b
+    if earlier.get("kind") != later.get("kind"):
+        both["kind"] = "composite"
+    both["undefined"] = earlier.get("undefined") or later.get("undefined")
+    both["summed"] = bool(earlier.get("summed") or later.get("summed"))
+    return both
+
+
 def anatomy(loss: torch.Tensor) -> Anatomy:
     """Read the loss tensor's graph; call before backward, which frees what is read.
 

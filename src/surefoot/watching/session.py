@@ -27,7 +27,7 @@ from surefoot.forks import Fork
 from surefoot.probes.origin import undefined_in_loss
 from surefoot.record import Writer
 from surefoot.record.data import Event, RunData
-from surefoot.signals.loss import anatomy
+from surefoot.signals.loss import anatomy, together
 from surefoot.watching.training import Training
 
 _LOG = logging.getLogger("surefoot")
@@ -65,6 +65,7 @@ class Session:
         self._of: dict[int, tuple[weakref.ref[Any], Training]] = {}
         self._manual: Training | None = None
         self._loss: float | None = None
+        self._anatomy: dict[str, Any] = {}
         self._fresh = True  # no optimizer has stepped since the last backward
         self._scales: dict[int, float] = {}
         self._scale: float | None = None  # of the latest backward
@@ -228,7 +229,7 @@ class Session:
         if not self._process.here:
             return
         if self._fresh:
-            self._fresh, self._loss = False, None
+            self._fresh, self._loss, self._anatomy = False, None, {}
             if self._manual is not None:
                 self._manual.note_updates(self._manual)
             for training in self.trainings:
@@ -257,6 +258,8 @@ class Session:
         if found["trivial"] is not None:
             found["trivial"] /= scale
         found["undefined"] = undefined_in_loss(tensor)
+        # Of several backward calls before one step the losses are added up, and so is this.
+        self._anatomy = found = together(self._anatomy, found)
         for training in self.trainings:
             if training.wants_anatomy or not finite:
                 training.anatomy = found
