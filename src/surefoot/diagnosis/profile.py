@@ -201,9 +201,11 @@ def _stage(
 def _outer(forks: list[Call], layers: LayerTable) -> list[Call]:
     """The forks that lie on the trunk: a gate inside a branch forks the branch alone.
 
-    Those of the outermost calls, and the entries of branches, which normalise or hold others.
+    The outermost of which there are several, and the entries of branches: norms and containers.
     """
-    top = min((c.depth for c in forks), default=0)
+    depths = sorted(c.depth for c in forks)
+    several = [d for d in depths if depths.count(d) >= 3]
+    top = next(iter(several or depths), 0)
     entries = Kind.NORMALIZATION, Kind.CONTAINER
     return [c for c in forks if c.depth == top or layers.layers[c.layer].kind in entries]
 

@@ -27,7 +27,8 @@ def weight_sizes(weights: Weights) -> np.ndarray:
     >>> weight_sizes(sample_weights([torch.tensor([3.0, 4.0]), torch.zeros(2)])).round(6).tolist()
     [3.535534, 0.0]
     """
-    squares, out, end = weights.flat.double().numpy() ** 2, np.full(len(weights.sizes), np.nan), 0
+    squares = weights.flat.abs().double().numpy() ** 2  # the weights may be complex
+    out, end = np.full(len(weights.sizes), np.nan), 0
     for i, size in enumerate(weights.sizes):
         begin, end = end, end + size
         if size:

@@ -61,7 +61,9 @@ def judge(case: Case) -> Iterator[Finding]:
         if worst is None:
             continue
         if _share(worst) >= _MOST or result.poor(_FEW):
-            origin = next((c for c in frozen if _share(c) >= _MOST), worst)
+            most = [c for c in frozen if _share(c) >= _MOST] or [worst]
+            # What saturates first may drive its neighbours there later.
+            origin = min(most, key=lambda c: (_since(live, c, flow).step, c.order))
             yield _finding(case, flow, origin, frozen)
         return
 
@@ -71,10 +73,7 @@ def _share(call: Call) -> float:
 
 
 def _finding(case: Case, flow: Flow, origin: Call, frozen: list[Call]) -> Finding:
-    first = next(
-        (f for f in case.flows if not f.replayed and _at(f, origin) >= min(_share(origin), _SOME)),
-        flow,
-    )
+    first = _since([f for f in case.flows if not f.replayed], origin, flow)
     before = _fed_by(case, first, origin)
     cause = _cause(case, first, before)
     layer = None if cause in (Cause.INPUT_SCALE, Cause.LEARNING_RATE_TOO_HIGH) else before.layer
@@ -101,6 +100,12 @@ def _finding(case: Case, flow: Flow, origin: Call, frozen: list[Call]) -> Findin
         ),
         remedies=_remedies(cause, name),
     )
+
+
+def _since(live: list[Flow], origin: Call, latest: Flow) -> Flow:
+    """The first instrumented step at which these units were saturated."""
+    least = min(_share(origin), _SOME)
+    return next((f for f in live if _at(f, origin) >= least), latest)
 
 
 def _at(flow: Flow, origin: Call) -> float:
