@@ -60,6 +60,8 @@ def _rooted(findings: list[Finding]) -> list[Finding]:
         follows = cause.rule if cause is not None else None
         if cause is None and finding.severity is Severity.ADVICE:
             finding = replace(finding, root=not roots and not any(f.root for f in named))
+        if follows and finding.severity is Severity.ADVICE and finding.cause is Cause.UNKNOWN:
+            continue  # that something is wrong is known by now, and what
         if follows is not None:  # the cure is the root's; treating a symptom misleads
             finding = replace(finding, remedies=())
         named.append(replace(finding, follows=follows))
