@@ -48,14 +48,19 @@ def judge(case: Case) -> Iterator[Finding]:
     if not outcome(case).poor(_LEARNS):
         return
     for flow in case.flows:
-        asleep = [c for c in flow.calls if c.activation == "relu" and (c.frozen or 0.0) >= _DEAD]
-        # In a layer that is called again and again, as over time, units may rest in one call.
-        awake = {c.layer for c in flow.calls if c.frozen is not None and c.frozen < _DEAD}
-        dead = [c for c in asleep if c.layer not in awake]
-        dead = dead or _silent(case, flow)
+        dead = dead_calls(case, flow) or _silent(case, flow)
         if dead:
             yield _finding(case, flow, dead)
             return
+
+
+def dead_calls(case: Case, flow: Flow) -> list[Call]:
+    """The calls after which a ReLU is zero for every sample in nearly all of its units."""
+    asleep = [c for c in flow.calls if c.activation == "relu" and (c.frozen or 0.0) >= _DEAD]
+    # An affine layer may be called again and again, as over time, and its units rest in one call.
+    awake = {c.layer for c in flow.calls if c.frozen is not None and c.frozen < _DEAD}
+    affine = {c.layer for c in asleep if case.layers.layers[c.layer].kind.weighted}
+    return [c for c in asleep if c.layer not in awake & affine]
 
 
 def _silent(case: Case, flow: Flow) -> list[Call]:

@@ -23,7 +23,9 @@ rather than the weights if it takes more than they do, and more than `_SLOPE` (-
 halfway between `log10(1/2) / 2 = -0.151`, what a ReLU takes and critical weights make up for, and
 `log10(1/4) = -0.602`, what a sigmoid takes at the very least, for no slope of it is above 1/4. A
 GELU or SiLU takes 0.17 at a scale of one and 0.30 where the signal has faded: there the weights are
-at fault. The table of evidence gives for each part what theory expects at the scale measured.
+at fault. The table of evidence gives for each part what theory expects at the scale measured. A
+loss of `_NOTHING` (-20) decades at one layer is none that slopes and weights make up: the gradient
+behind it is exactly zero, and where ReLU units are dead that is their doing (SF105).
 
 **Source.** Schoenholz et al. 2017 (growth chi_1 a layer); docs/thresholds.md.
 """
@@ -41,10 +43,12 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.growth import Growth, growth
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule, times
+from surefoot.diagnosis.rules.dead import dead_calls
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.signals.flow import Call
 
 _PART = 0.05  # decades
+_NOTHING = -20.0  # decades at one layer: the gradient behind it is exactly zero
 # Decades a layer lost to the slope: halfway from ReLU's -0.151 to a sigmoid's best, -0.602.
 _SLOPE = (math.log10(0.5) / 2 + math.log10(0.25)) / 2
 
@@ -53,7 +57,7 @@ def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
     yield from _zeros(case)
     found = growth(case, -1, _PART)
-    if found is None:
+    if found is None or _dead(case, found):
         return
     if found.severity is Severity.FATAL:  # what vanishes makes no NaN
         found = replace(found, severity=Severity.HARMFUL)
@@ -62,6 +66,12 @@ def judge(case: Case) -> Iterator[Finding]:
     yield found.finding(
         RULE.id, Pathology.VANISHING, cause, _because(cause, found), by_weights=weights
     )
+
+
+def _dead(case: Case, found: Growth) -> bool:
+    """Whether nothing at all is left of it behind a ReLU whose units are dead: SF105 tells that."""
+    steepest = min(s.step for s in found.seen.stages[:-1])
+    return case.first is not None and steepest < _NOTHING and bool(dead_calls(case, case.first))
 
 
 def _zeros(case: Case) -> Iterator[Finding]:
