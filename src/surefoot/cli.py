@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from surefoot.record.data import RunData
 
 
+# Options that several commands have.
+_fail_on = click.option(
+    "--fail-on",
+    type=click.Choice([str(s) for s in Severity]),
+    help="Exit with status 3 if such a finding or a worse one stands.",
+)
+_ignore = click.option(
+    "--ignore", multiple=True, metavar="RULE", help="Mute a rule; may be repeated."
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version=VERSION, prog_name="surefoot")
 def cli() -> None:
@@ -46,12 +57,8 @@ class _RunCommand(click.Command):
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write the report as JSON.",
 )
-@click.option(
-    "--fail-on",
-    type=click.Choice([str(s) for s in Severity]),
-    help="Exit with status 3 if such a finding or a worse one stands.",
-)
-@click.option("--ignore", multiple=True, metavar="RULE", help="Mute a rule; may be repeated.")
+@_fail_on
+@_ignore
 @click.option(
     "--runs",
     default=Path("runs"),
@@ -162,12 +169,8 @@ def _known_rules() -> list[str]:
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write the verdict and what was measured as JSON; - is standard output.",
 )
-@click.option(
-    "--fail-on",
-    type=click.Choice([str(s) for s in Severity]),
-    help="Exit with status 3 if such a finding or a worse one stands.",
-)
-@click.option("--ignore", multiple=True, metavar="RULE", help="Mute a rule; may be repeated.")
+@_fail_on
+@_ignore
 @click.option("--quiet", is_flag=True, help="Print no verdict.")
 def check_command(
     target: str,
