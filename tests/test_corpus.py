@@ -10,7 +10,7 @@ import pytest
 import torch
 from corpus import ANY, Entry, load
 from corpus.figures import Row, counted, wilson
-from corpus.report.tasks import measure
+from corpus.trainings.tasks import measure
 from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`

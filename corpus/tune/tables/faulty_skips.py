@@ -9,10 +9,10 @@ from torch import nn
 
 from corpus import ANY
 from corpus.recipes import adam, he, sgd
-from corpus.report import tasks
-from corpus.report.networks import convolutions, dense
-from corpus.report.rows import broken
-from corpus.report.sequences import by_hand, recurrent
+from corpus.trainings import tasks
+from corpus.trainings.networks import convolutions, dense
+from corpus.trainings.sequences import by_hand, recurrent
+from corpus.tune.tables import broken
 
 # Depth without skips, normalisation without skips.
 PLAIN = ("collapsed", "depth_without_skip")

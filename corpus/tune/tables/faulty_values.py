@@ -11,10 +11,10 @@ from torch import nn
 
 from corpus.data import Pair
 from corpus.recipes import Poison, adam, sgd
-from corpus.report import tasks
-from corpus.report.networks import convolutions, hourglass
-from corpus.report.rows import broken
-from corpus.report.surgery import put
+from corpus.trainings import tasks
+from corpus.trainings.networks import convolutions, hourglass
+from corpus.trainings.surgery import put
+from corpus.tune.tables import broken
 
 Change = Callable[[torch.Tensor, torch.Tensor], Pair]
 

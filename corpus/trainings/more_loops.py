@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 from corpus.data import batches
 from corpus.recipes import Optimizer, Surgery, adam, untouched
-from corpus.report import tasks
-from corpus.report.fit import Build
-from corpus.report.loops import centroids, descend
-from corpus.report.tasks import Task, measure
+from corpus.trainings import tasks
+from corpus.trainings.fit import Build
+from corpus.trainings.loops import centroids, descend
+from corpus.trainings.tasks import Task, measure
 
 
 def inner_loop(seed: int, *, lr: float = 3e-3, steps: int = 100) -> float:

@@ -11,7 +11,7 @@ from torch import nn
 
 from corpus.data import Pair, batches
 from corpus.recipes import Optimizer, Poison, Surgery, adam, same_batch, untouched
-from corpus.report.tasks import Loss, Task, measure
+from corpus.trainings.tasks import Loss, Task, measure
 
 Build = Callable[[Task], nn.Module]
 Call = Callable[[nn.Module, torch.Tensor], torch.Tensor]

@@ -10,11 +10,11 @@ from torch import nn
 from torch.optim import lr_scheduler as schedules
 
 from corpus.recipes import adam, adamw, sgd
-from corpus.report import tasks
-from corpus.report.networks import dense
-from corpus.report.optimizers import Lion, of
-from corpus.report.rows import broken
-from corpus.report.surgery import put
+from corpus.trainings import tasks
+from corpus.trainings.networks import dense
+from corpus.trainings.optimizers import Lion, of
+from corpus.trainings.surgery import put
+from corpus.tune.tables import broken
 
 HIGH, LOW = "exploding|oscillating|nonfinite", "stalled"
 

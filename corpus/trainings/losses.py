@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from corpus.data import Pair
 from corpus.recipes import Poison
-from corpus.report.tasks import Loss
+from corpus.trainings.tasks import Loss
 
 
 def focal(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

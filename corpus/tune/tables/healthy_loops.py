@@ -10,10 +10,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from corpus.data import Pair
 from corpus.recipes import adam, adamw, sgd
-from corpus.report import loops, more_loops, play, tasks
-from corpus.report.networks import dense, hourglass, stacked
-from corpus.report.optimizers import of
-from corpus.report.rows import sound
+from corpus.trainings import loops, more_loops, play, tasks
+from corpus.trainings.networks import dense, hourglass, stacked
+from corpus.trainings.optimizers import of
+from corpus.tune.tables import sound
 
 sound("gan_bce", loops.adversaries)
 sound("gan_hinge_spectral", loops.adversaries, kind="hinge", wrap=spectral_norm)

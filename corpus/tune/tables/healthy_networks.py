@@ -10,12 +10,12 @@ from torch import nn
 from torch.optim import lr_scheduler as schedules
 
 from corpus.recipes import adam, adamw, sgd
-from corpus.report import tasks
-from corpus.report.losses import cut_and_mix
-from corpus.report.networks import convolutions, dense, hourglass, mixer, unet
-from corpus.report.optimizers import Lion, of, trainable
-from corpus.report.rows import sound
-from corpus.report.sequences import averaging, between, by_hand, former, recurrent, temporal
+from corpus.trainings import tasks
+from corpus.trainings.losses import cut_and_mix
+from corpus.trainings.networks import convolutions, dense, hourglass, mixer, unet
+from corpus.trainings.optimizers import Lion, of, trainable
+from corpus.trainings.sequences import averaging, between, by_hand, former, recurrent, temporal
+from corpus.tune.tables import sound
 
 IMAGES = partial(tasks.digits, (1, 8, 8))
 ROWS = partial(tasks.digits, (8, 8))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from corpus.recipes import Optimizer, adam
-from corpus.report.loops import descend
+from corpus.trainings.loops import descend
 
 RANDOM = 22.0  # steps that the pole stands under random moves, on average
 

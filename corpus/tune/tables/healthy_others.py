@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from corpus.recipes import adam, adamw, sgd
-from corpus.report import others, tasks
-from corpus.report.healthy_networks import IMAGES, ROWS, frozen
-from corpus.report.optimizers import of
-from corpus.report.rows import sound
+from corpus.trainings import others, tasks
+from corpus.trainings.optimizers import of
+from corpus.tune.tables import sound
+from corpus.tune.tables.healthy_networks import IMAGES, ROWS, frozen
 
 TEXT = dict(task=partial(tasks.code, 16), call=others.logits, needs="transformers", batch=16)
 CLASS = dict(task=partial(tasks.sources, 16), call=others.logits, needs="transformers", batch=16)

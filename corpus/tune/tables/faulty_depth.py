@@ -9,10 +9,10 @@ from torch import nn
 
 from corpus import ANY
 from corpus.recipes import adam, gaussian, he, sgd, untouched, xavier
-from corpus.report import others
-from corpus.report.networks import convolutions, dense, hourglass
-from corpus.report.rows import broken
-from corpus.report.surgery import all_times, block, both, put, shifted, times
+from corpus.trainings import others
+from corpus.trainings.networks import convolutions, dense, hourglass
+from corpus.trainings.surgery import all_times, block, both, put, shifted, times
+from corpus.tune.tables import broken
 
 CNN8 = dict(model=convolutions(8, 12, norm=None), init=he, optimizer=sgd(0.02, momentum=0.9))
 

@@ -12,11 +12,11 @@ from torch import nn
 
 from corpus.data import batches
 from corpus.recipes import Optimizer, Surgery, adam, untouched
-from corpus.report import tasks
-from corpus.report.fit import Build
-from corpus.report.losses import contrast
-from corpus.report.optimizers import of
-from corpus.report.tasks import measure
+from corpus.trainings import tasks
+from corpus.trainings.fit import Build
+from corpus.trainings.losses import contrast
+from corpus.trainings.optimizers import of
+from corpus.trainings.tasks import measure
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 

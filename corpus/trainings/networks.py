@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from corpus.report.fit import Build
-from corpus.report.tasks import Task
+from corpus.trainings.fit import Build
+from corpus.trainings.tasks import Task
 
 Part = Callable[[], nn.Module]
 

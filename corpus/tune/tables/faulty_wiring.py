@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from corpus.recipes import he, sgd, xavier
-from corpus.report import others
-from corpus.report.networks import dense
-from corpus.report.rows import broken
-from corpus.report.surgery import put
+from corpus.trainings import others
+from corpus.trainings.networks import dense
+from corpus.trainings.surgery import put
+from corpus.tune.tables import broken
 
 
 class Apply(nn.Module):

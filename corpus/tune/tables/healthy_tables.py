@@ -12,9 +12,9 @@ from torch.optim import lr_scheduler as schedules
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from corpus.recipes import adam, adamw, he, sgd
-from corpus.report import tasks
-from corpus.report.losses import focal, gaussian, mix, noisy_labels, ordered, quantile
-from corpus.report.networks import (
+from corpus.trainings import tasks
+from corpus.trainings.losses import focal, gaussian, mix, noisy_labels, ordered, quantile
+from corpus.trainings.networks import (
     BinaryLinear,
     Gated,
     Highway,
@@ -23,8 +23,8 @@ from corpus.report.networks import (
     dense,
     stacked,
 )
-from corpus.report.optimizers import Centred, Lion, Lookahead, by_layer, matrices, muon, of
-from corpus.report.rows import sound
+from corpus.trainings.optimizers import Centred, Lion, Lookahead, by_layer, matrices, muon, of
+from corpus.tune.tables import sound
 
 IRIS = partial(tasks.table, "iris")
 WINE = partial(tasks.table, "wine")

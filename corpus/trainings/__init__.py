@@ -1,0 +1,1 @@
+"""What the tables' trainings are made of: tasks, networks, loops, optimizers, faults."""
