@@ -202,18 +202,17 @@ class _Probe:
                 p = p.detach()
                 if not near:
                     noise = self._noise(p)
-                    scale = p.double().norm() / noise.double().norm().clamp(min=1e-300)
+                    sizes = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in (p, noise)]
+                    scale = sizes[0] / sizes[1].clamp(min=1e-300)
                     p = p + noise * (self._epsilon * scale).to(p)
                 moved[name] = p.clone().requires_grad_(p.is_floating_point())
             value, _ = self._run(self._args, moved)
             found = torch.autograd.grad(value, list(moved.values()), allow_unused=True)
             ends.append(dict(zip(moved, found, strict=True)))
         common = [n for n, g in ends[0].items() if g is not None and ends[1][n] is not None]
-        here, beside = (torch.cat([e[n].double().flatten() for n in common]) for e in ends)
+        here, beside = ([e[n] for n in common] for e in ends)
         batch = next((t.shape[0] for t in self._args if isinstance(t, torch.Tensor) and t.dim()), 1)
-        cosine = float((_directions(here[None]) * _directions(beside[None])).sum())
-        cosine = cosine if bool(here.any() and beside.any()) else math.nan
-        return Shattering(cosine, 0.0, "parameters", (), batch)
+        return Shattering(_cosine_of_all(here, beside), 0.0, "parameters", (), batch)
 
 
 def _mean_cosine(here: torch.Tensor, beside: torch.Tensor | None) -> float:
@@ -223,6 +222,23 @@ def _mean_cosine(here: torch.Tensor, beside: torch.Tensor | None) -> float:
     if known.sum() < max(1, len(a) / 2):
         return math.nan
     return float((a * b).sum(1)[known].mean())
+
+
+def _cosine_of_all(here: list[torch.Tensor], beside: list[torch.Tensor]) -> float:
+    """One cosine over all tensors together, NaN without a gradient; one of them in double at once.
+
+    Each side is divided by its largest value first, so that squares of small ones are not lost.
+    """
+    sizes = [
+        max((float(t.abs().amax()) for t in ts if t.numel()), default=0.0) for ts in (here, beside)
+    ]
+    if not all(size > 0 and math.isfinite(size) for size in sizes):
+        return math.nan
+    both = first = second = 0.0
+    for a, b in zip(here, beside, strict=True):
+        x, y = a.double().flatten() / sizes[0], b.double().flatten() / sizes[1]
+        both, first, second = both + float(x @ y), first + float(x @ x), second + float(y @ y)
+    return both / math.sqrt(first * second)
 
 
 def _directions(rows: torch.Tensor) -> torch.Tensor:
