@@ -48,6 +48,7 @@ RIGS: dict[str, tuple[str, str]] = {
     "SF202": ("huge_batch_mlp_sgd", "tiny_batches"),
     "SF203": ("scale_collapses_undefined", "half_scaler_settles"),
     "SF204": ("underflow_small_loss", "half_small_gradients"),
+    "SF205": ("digits_fused_adamw/bfloat16_small_steps", "digits_bfloat16_weights"),
     "SF301": ("lr_high_mlp_sgd_x100", "tiny_batches"),
     "SF302": ("lr_low_mlp_x1e-04", "converged_long_ago"),
     "SF303": ("loss_sum_mlp", "sum_reduction_adjusted"),

@@ -106,7 +106,7 @@ def test_the_update_ratio_is_what_the_optimizer_did(make):
     before = [p.detach().double().clone() for p in parameters]
     samples, out = sample_weights(parameters), np.empty(4)
     optimizer.step()
-    update_ratios(samples, parameters, out)
+    update_ratios(samples, sample_weights(parameters), out)
     for i, (p, b) in enumerate(zip(parameters, before, strict=True)):
         if float(b.norm()) == 0:
             assert math.isnan(out[i])
@@ -121,7 +121,7 @@ def test_a_lost_parameter_has_an_infinite_update():
     samples, out = sample_weights([p]), np.empty(1)
     with torch.no_grad():
         p[1] = math.nan
-    update_ratios(samples, [p], out)
+    update_ratios(samples, sample_weights([p]), out)
     assert out[0] == math.inf
 
 

@@ -205,6 +205,8 @@ def kind_of(module: nn.Module) -> Kind:
         return Kind.ACTIVATION
     if name == "conv1d":  # transformers' GPT-2 calls its transposed linear layer so
         return Kind.LINEAR
+    if "linear" in name and isinstance(getattr(module, "weight", None), nn.Parameter):
+        return Kind.LINEAR
     if "norm" in name:
         return Kind.NORMALIZATION
     if name in ("sin", "sine", "snake", "relu", "gelu", "silu", "swish", "mish", "tanh", "sigmoid"):

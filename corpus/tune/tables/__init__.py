@@ -11,6 +11,8 @@ ROWS = Rows(
     (
         "digits_logistic",
         "digits_fused_adamw",
+        "digits_fused_adamw/bfloat16_small_steps",
+        "digits_bfloat16_weights",
         "breast_elu_adagrad",
         "digits_plateau/dead_bias",
         "digits_prelu_nesterov/rate_low",

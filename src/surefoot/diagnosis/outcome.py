@@ -23,6 +23,8 @@ class Outcome:
     skill = 1 - final / yardstick over the finite losses; best_skill uses the best smoothed loss of
     the run. None where the loss was not seen or goes below zero (then no yardstick exists).
     nonfinite: it ended NaN or infinite; climbed: it rose clearly before it ended or failed.
+    inert: against the first loss only, and for the whole second half of the run not a weight moved
+    that had moved before: what such a loss came down from says nothing.
     untrained: there is no outcome yet, because nothing was trained (`surefoot check`).
     """
 
@@ -35,6 +37,7 @@ class Outcome:
     nonfinite: bool
     short: bool
     climbed: bool
+    inert: bool = False
     untrained: bool = False
 
     @property
@@ -51,7 +54,7 @@ class Outcome:
 
         Before training nothing speaks for the run yet, and a gauge has to be judged alone.
         """
-        if self.untrained:
+        if self.untrained or self.inert:
             return True
         if self.diverged and not (self.nonfinite and not self.climbed):
             return True
@@ -63,6 +66,8 @@ class Outcome:
             return "nothing has been trained yet"
         if self.nonfinite:
             return "the loss ended non-finite"
+        if self.inert:
+            return "no weight moves any more"
         if self.skill is None or self.final is None:
             return "the loss does not tell whether it learns"
         reference = "a constant prediction" if self.trivial else "the first loss"
@@ -112,7 +117,21 @@ def _outcome(case: Case) -> Outcome:
         nonfinite,
         short,
         climbed,
+        inert=trivial is None and not short and final > 0 and _stands_still(case),
     )
+
+
+def _stands_still(case: Case) -> bool:
+    """Whether the updates of the median weight matrix were exactly zero from the middle on."""
+    ratios = case.get("update_ratio")
+    if not len(ratios) or ratios.high.shape[1] != len(case.layers.parameters):
+        return False
+    moved = ratios.high[:, case.weight_matrices()].astype(float)
+    used = (np.nan_to_num(moved) > 0).any(0)
+    late = ratios.steps >= case.facts.steps / 2
+    if not used.any() or late.sum() < 2:
+        return False
+    return bool(np.nanmedian(moved[late][:, used]) == 0)
 
 
 def _best(losses: np.ndarray) -> float:

@@ -13,14 +13,17 @@ from surefoot.diagnosis.case import Case
 class Pace:
     """Update-to-weight ratios over the weight matrices, as the optimizer applied them.
 
-    early: median over matrices, highest of the first four samples; highest and typical: largest
-    and median over the run of that median; samples: how many were taken.
+    early: median over matrices, highest of the first four samples; highest, typical and last:
+    largest, median and last over the run of that median; samples: how many were taken; path: all
+    steps of the run together at most, as far as the samples tell.
     """
 
     early: float
     highest: float
     typical: float
     samples: int
+    last: float = 0.0
+    path: float = 0.0
 
 
 def pace(case: Case) -> Pace | None:
@@ -37,10 +40,20 @@ def _pace(case: Case) -> Pace | None:
     if not measured.any():
         return None
     medians = np.nanmedian(matrices[measured], axis=1)
-    finite = medians[np.isfinite(medians)]
+    known = np.isfinite(medians)
+    finite = medians[known]
     if not len(finite):
         return Pace(np.inf, np.inf, np.inf, 0)
-    return Pace(float(finite[:4].max()), float(finite.max()), float(np.median(finite)), len(finite))
+    at = np.append(ratios.steps[measured][known], case.facts.steps)
+    larger = np.maximum(finite, np.append(finite[1:], finite[-1]))
+    return Pace(
+        early=float(finite[:4].max()),
+        highest=float(finite.max()),
+        typical=float(np.median(finite)),
+        samples=len(finite),
+        last=float(finite[-1]),
+        path=float(np.sum(larger * np.diff(at).clip(min=0))),
+    )
 
 
 def remaining(case: Case) -> float | None:

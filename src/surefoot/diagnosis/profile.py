@@ -79,13 +79,15 @@ class Profile:
     def culprit(self) -> tuple[int, float] | None:
         """(index of the gap, deviation in decades) of a lone outlier among the gaps, or None.
 
-        Robust: at least 0.7 decades and 6 deviations (median and MAD, floor 0.05) from the rest.
+        Robust: at least 0.7 decades and 6 deviations (median and MAD, floor 0.05) from the rest; of
+        three gaps, whose MAD says little, the floor is 0.25.
         """
         steps = np.array([s.step for s in self.stages[:-1]])
-        if len(steps) < 4:
+        if len(steps) < 3:
             return None
         median = np.median(steps)
-        scale = max(1.4826 * float(np.median(np.abs(steps - median))), 0.05)
+        floor = 0.05 if len(steps) > 3 else 0.25
+        scale = max(1.4826 * float(np.median(np.abs(steps - median))), floor)
         worst = int(np.argmax(np.abs(steps - median)))
         deviation = float(steps[worst] - median)
         if abs(deviation) < max(0.7, 6 * scale):
@@ -123,16 +125,18 @@ def forward_explosion(flow: Flow, layers: LayerTable) -> tuple[int, float, float
     affine layer, up to the last finite one. None for less than four decades of growth.
     """
     weighted = [
-        c
-        for c in flow.calls
-        if layers.layers[c.layer].kind.weighted and c.input and c.output and c.output.rms > 0
+        c for c in flow.calls if layers.layers[c.layer].kind.weighted and c.input and c.output
     ]
-    sound = [c for c in weighted if c.input and c.output and not c.output.nonfinite]
-    if len(sound) < 2 or len(sound) == len(weighted):
+    lost = next((i for i, c in enumerate(weighted) if c.output and c.output.nonfinite), 0)
+    sound = [c for c in weighted[:lost] if c.output and c.output.rms > 0]
+    if len(sound) < 2:
         return None
     weights = sum(_log(c.output.rms) - _log(c.input.rms) for c in sound if c.input and c.output)
+    # What goes into the layer that overflows is still there to be measured, as far as it is finite.
     between = sum(
-        _log(b.input.rms) - _log(a.output.rms) for a, b in pairwise(sound) if a.output and b.input
+        _log(b.input.rms) - _log(a.output.rms)
+        for a, b in pairwise([*sound, weighted[lost]])
+        if a.output and b.input and b.input.rms > 0
     )
     return (sound[0].layer, weights, between) if weights + between >= 4 else None
 

@@ -218,6 +218,7 @@ _DOMAINS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor], str]] = {
     "PowBackward0": ("_saved_self", lambda x: x <= 0, "a power of a number that is not positive"),
     "LinalgVectorNormBackward0": ("_saved_result", lambda x: x == 0, "the norm of a zero vector"),
     "NllLossBackward0": ("_saved_total_weight", lambda x: x == 0, "a mean over no target at all"),
+    "MeanBackward0": ("_saved_self_sym_numel", lambda x: x == 0, "a mean over nothing at all"),
 }
 
 
@@ -246,7 +247,7 @@ def undefined_in_loss(loss: torch.Tensor, limit: int = 256) -> str | None:
                 saved = getattr(node, attribute)
                 if name.startswith("Nll") and getattr(node, "_saved_reduction", 1) != 1:
                     saved = None  # only a mean divides by the weight of its targets
-                if saved is not None and bool(outside(saved.detach()).any()):
+                if saved is not None and bool(outside(torch.as_tensor(saved).detach()).any()):
                     found = words
             except (RuntimeError, AttributeError):
                 pass

@@ -14,6 +14,7 @@ from surefoot.signals.loss import LOSS
 from surefoot.signals.quantity import Axis, Quantity, Step
 from surefoot.signals.scaling import LOSS_SCALING
 from surefoot.signals.second_moment import SECOND_MOMENT
+from surefoot.signals.unmoved import UNMOVED
 from surefoot.signals.updates import UPDATE_RATIO
 from surefoot.signals.weights import WEIGHT
 
@@ -26,6 +27,7 @@ QUANTITIES: dict[str, Quantity] = {
         INPUT,
         GRADIENT,
         UPDATE_RATIO,
+        UNMOVED,
         SECOND_MOMENT,
         WEIGHT,
         BLOCK_SCALE,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from surefoot.signals.quantity import Axis, Quantity, Step
+from surefoot.signals.reach import out_of_reach
 
 
 def _value(step: Step, out: np.ndarray) -> None:
@@ -60,6 +61,8 @@ class Anatomy:
     summed: the elements are added up without being averaged.
     trivial: loss of the best constant prediction on this batch's targets, multiplier included;
     None where the targets cannot be read.
+    floor: the loss below which the model's last operation cannot bring it on these targets,
+    multiplier included; None where it sets no bound (`signals.reach`).
     target_nonfinite: non-finite targets or weights in this batch.
     operations: names of the autograd nodes from the loss down to the model's last affine map.
     """
@@ -69,6 +72,7 @@ class Anatomy:
     multiplier: float = 1.0
     summed: bool = False
     trivial: float | None = None
+    floor: float | None = None
     target_nonfinite: int = 0
     operations: list[str] = field(default_factory=list)
 
@@ -89,7 +93,7 @@ def together(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     if not earlier:
         return later
     both = {**later}
-    for name in ("value", "multiplier", "trivial", "target_nonfinite"):
+    for name in ("value", "multiplier", "trivial", "floor", "target_nonfinite"):
         a, b = earlier.get(name), later.get(name)
         both[name] = None if a is None or b is None else a + b
     if earlier.get("kind") != later.get("kind"):
@@ -199,6 +203,10 @@ def _read_head(result: Anatomy, node: Any, weights: torch.Tensor) -> None:
         result.multiplier = float(weights.mean() * used.sum())
     if trivial is not None and math.isfinite(trivial):
         result.trivial = trivial * result.multiplier
+    classes = prediction.shape[1] if prediction.dim() > 1 else 0
+    floor = out_of_reach(result.kind, result.operations, target[used], classes)
+    if floor is not None and math.isfinite(floor):
+        result.floor = floor * result.multiplier
 
 
 def _trivial(

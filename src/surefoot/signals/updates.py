@@ -61,16 +61,15 @@ def _elements(parameter: torch.Tensor) -> torch.Tensor:
     return flat if flat.numel() <= _ELEMENTS else flat[:: (flat.numel() // _ELEMENTS) | 1]
 
 
-def update_ratios(before: Weights, parameters: Sequence[torch.Tensor], out: np.ndarray) -> None:
+def update_ratios(before: Weights, after: Weights, out: np.ndarray) -> None:
     """Write ||after - before|| / ||before|| into `out` [P].
 
-    `before` is what `sample_weights` gave for the same parameters. A parameter that was exactly
+    Both are what `sample_weights` gave for the same parameters. A parameter that was exactly
     zero gives NaN (no scale to compare with), and so do all if their sizes have changed; a
     non-finite one gives inf.
     """
     count = len(before.sizes)
     out.fill(np.nan)
-    after = sample_weights(parameters)
     if not count or after.sizes != before.sizes:
         return
     moved = after.flat - before.flat

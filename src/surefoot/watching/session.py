@@ -255,8 +255,9 @@ class Session:
         found = anatomy(tensor).to_json()
         found["value"] = value
         found["multiplier"] /= scale
-        if found["trivial"] is not None:
-            found["trivial"] /= scale
+        for name in ("trivial", "floor"):
+            if found[name] is not None:
+                found[name] /= scale
         found["undefined"] = undefined_in_loss(tensor)
         # Of several backward calls before one step the losses are added up, and so is this.
         self._anatomy = found = together(self._anatomy, found)

@@ -219,9 +219,9 @@ class Training:
         if not self._updates.pending:
             return
         begin = time.perf_counter()
-        ratios = self._updates.measure(lambda p: self._places.order(id(optimizer), p))
-        if ratios is not None:
-            self.ledger.put(self.step, "update_ratio", ratios)
+        if self._updates.measure(
+            lambda p: self._places.order(id(optimizer), p), self.ledger, self.step
+        ):
             self._last_sample = self.step
         self._spent += time.perf_counter() - begin
 

@@ -10,9 +10,12 @@ import numpy as np
 import torch
 
 from surefoot.signals.second_moment import second_moments
+from surefoot.signals.unmoved import unmoved_shares
 from surefoot.signals.updates import Weights, sample_weights, update_ratios
 from surefoot.signals.weights import weight_sizes
 from surefoot.watching.ledger import Ledger
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 class Updates:
@@ -41,29 +44,41 @@ class Updates:
         sizes = weight_sizes(self._weights) if self._weights is not None else None
         for name, values in (("second_moment", found), ("weight", sizes)):
             if values is not None and len(values) == len(order):
-                row = np.full((self._count + 1, *values.shape[1:]), np.nan)
-                row[order] = values
-                ledger.put(step, name, row[:-1].reshape(-1))
+                self._put(ledger, step, name, order, values)
 
     @property
     def pending(self) -> bool:
         """Whether the weights were sampled and not yet measured again."""
         return self._weights is not None
 
-    def measure(self, order: Callable[[list[torch.Tensor]], np.ndarray]) -> np.ndarray | None:
-        """The ratios [P], NaN for what was not sampled; None if there is nothing to compare with.
+    def measure(
+        self, order: Callable[[list[torch.Tensor]], np.ndarray], ledger: Ledger, step: int
+    ) -> bool:
+        """Put the ratios into the ledger, NaN for what was not sampled, and for parameters in half
+        precision what did not move at all. False if there is nothing to compare with.
 
         `order` gives the places of the parameters in the table, -1 for foreign ones.
         """
         before, self._weights = self._weights, None
         parameters = [p for ref in self._of if (p := ref()) is not None]
         if before is None or len(parameters) != len(before.sizes):
-            return None
-        row = np.full(self._count + 1, np.nan)
+            return False
+        after, places = sample_weights(parameters), order(parameters)
         ratios = np.empty(len(parameters))
-        update_ratios(before, parameters, ratios)
-        row[order(parameters)] = ratios
-        return row[:-1]
+        update_ratios(before, after, ratios)
+        self._put(ledger, step, "update_ratio", places, ratios)
+        half = [p.dtype in _HALF for p in parameters]
+        if any(half) and before.sizes == after.sizes:
+            shares = np.where(half, unmoved_shares(before, after), np.nan)
+            self._put(ledger, step, "unmoved", places, shares)
+        return True
+
+    def _put(
+        self, ledger: Ledger, step: int, name: str, places: np.ndarray, values: np.ndarray
+    ) -> None:
+        row = np.full((self._count + 1, *values.shape[1:]), np.nan)
+        row[places] = values
+        ledger.put(step, name, row[:-1].reshape(-1))
 
     def clear(self) -> None:
         """Forget what was sampled."""

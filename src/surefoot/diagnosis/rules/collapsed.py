@@ -34,6 +34,7 @@ from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.profile import first_profile
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
+from surefoot.signals.flow import Call
 
 _COLLAPSED = 0.95
 _LEARNS = 0.5
@@ -43,19 +44,11 @@ _DEEP = 20  # before training: twice that, for nothing else speaks yet
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
-    flow, seen = case.first, first_profile(case)
-    if flow is None or seen is None or seen.residual or seen.depth < _DEPTH:
+    flow, seen, hidden = case.first, first_profile(case), collapsed_calls(case)
+    if flow is None or seen is None or not hidden:
         return
-    weighted = [
-        c for c in flow.calls if case.layers.layers[c.layer].kind.weighted and c.cosine is not None
-    ]
-    hidden = weighted[:-1]
     result = outcome(case)
-    if len(hidden) < _DEPTH - 1 or not result.poor(_LEARNS) or result.diverged:
-        return
-    last = max(c.cosine or 0.0 for c in hidden[-3:])
-    if last < _COLLAPSED:
-        return
+    most = max(c.cosine or 0.0 for c in hidden)
     start = next(c for c in hidden if (c.cosine or 0.0) >= _COLLAPSED)
     name = case.layers.title(start.layer)
     victims = [case.layers.title(c.layer) for c in hidden if c.order > start.order]
@@ -68,20 +61,37 @@ def judge(case: Case) -> Iterator[Finding]:
         severity=_severity(case, seen.depth),
         first_step=flow.step,
         last_step=case.facts.steps - 1,
-        confidence=0.85 if last > 0.98 else 0.7,
+        confidence=0.85 if most > 0.98 else 0.7,
         sentence=(
-            f"From {name} on, all inputs look alike (mean cosine {last:.3f} in the last hidden "
-            f"layer): {seen.depth} layers without a skip connection collapse the representation; "
+            f"From {name} on, all inputs look alike (mean cosine up to {most:.3f}): "
+            f"{seen.depth} layers without a skip connection collapse the representation; "
             f"{result.words()}."
         ),
         evidence=(
-            Evidence("mean cosine of samples, last hidden layer", last, "< 0.95", flow.step),
+            Evidence("mean cosine of samples, most alike layer", most, "< 0.95", flow.step),
             Evidence(
-                "mean cosine of samples, first layer", weighted[0].cosine, "below that", flow.step
+                "mean cosine of samples, first layer", hidden[0].cosine, "below that", flow.step
             ),
         ),
         remedies=prescriptions.for_depth(Cause.DEPTH_WITHOUT_SKIP, name, seen.depth, None),
     )
+
+
+def collapsed_calls(case: Case) -> list[Call]:
+    """The hidden layers of a deep plain network that fails and collapses; empty if it does not.
+
+    What looks alike anywhere on the way stays alike: no layer behind can tell it apart again.
+    """
+    flow, seen, result = case.first, first_profile(case), outcome(case)
+    if flow is None or seen is None or seen.residual or seen.depth < _DEPTH:
+        return []
+    kinds = case.layers.layers
+    known = [c for c in flow.calls if kinds[c.layer].kind.weighted and c.cosine is not None]
+    hidden = known[:-1]
+    if len(hidden) < _DEPTH - 1 or not result.poor(_LEARNS) or result.diverged:
+        return []
+    deep = (c.cosine or 0.0 for c in hidden[_DEPTH - 2 :])
+    return hidden if max(deep, default=0.0) >= _COLLAPSED else []
 
 
 def _severity(case: Case, depth: int) -> Severity:

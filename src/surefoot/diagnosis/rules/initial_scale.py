@@ -29,6 +29,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.growth import growth
 from surefoot.diagnosis.outcome import outcome, trivial_loss
 from surefoot.diagnosis.profile import first_profile
 from surefoot.diagnosis.rule import Rule, bad_severity
@@ -50,8 +51,8 @@ def judge(case: Case) -> Iterator[Finding]:
     flow, trivial, result = case.first, trivial_loss(case), outcome(case)
     if flow is None or trivial is None or not flow.loss.get("value"):
         return
-    seen = first_profile(case)
-    if seen is not None and not seen.residual and seen.gauge(1)[0] >= _CHAIN:
+    seen, found = first_profile(case), growth(case, 1, 0.0)
+    if seen is not None and not seen.residual and found is not None and found.decades >= _CHAIN:
         return  # a plain chain shows it in its depth profile, with the layer
     ratio = float(flow.loss["value"]) / trivial
     gains = {c.order: _gain(c) for c in flow.calls if c.weight_norm and c.weight_rows}

@@ -20,7 +20,9 @@ most, so `_FIRST` (0.5) for Adam, whose first steps are long by design, and twic
 others, where the two exceptions learned. The planted learning rates had steps of 2.6 times the
 weights and more. Where the loss went up for good, `_DIVERGED` (0.01) is enough: a step of less than
 a hundredth does not leave the region of a sound loss at once. In all cases the run must have gained
-less than `_GAINED` (5 %) of the trivial predictor's loss, or have diverged.
+less than `_GAINED` (5 %) of the trivial predictor's loss, or less than `_PROVED` (a quarter) where
+a step is proved too long, or have diverged. A run that is lost before a dozen losses were seen had
+no time to diverge: a step of `_OWN_SIZE` (as long as the weights themselves) is enough there.
 
 **Source.** Cohen et al. 2021 (a curvature of 2/lr is no test: healthy networks begin above it);
 docs/thresholds.md.
@@ -51,6 +53,8 @@ _HIGH = 0.1  # a tenth of the weights at every step
 _FIRST = 0.5  # half of the weights at one of the first steps (Adam's first are long by design)
 _DIVERGED = 0.01  # enough where the loss went up for good
 _GAINED = 0.05  # of the trivial predictor's loss: such a run learns
+_PROVED = 0.25  # the same where a step is proved too long
+_OWN_SIZE = 1.0  # a step as long as the weights themselves
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -114,6 +118,8 @@ def overshoots(case: Case) -> bool:
     proof = step_to_blame(case)
     if result.nonfinite:
         # A NaN out of a calm is not a step too long: its own rule tells what made it.
+        if result.short and _OWN_SIZE <= steps.highest < np.inf:
+            return True  # there was no time to climb
         return result.climbed and (proof is not None or steps.highest >= _DIVERGED)
     if result.skill is None or result.short:
         return False
@@ -126,7 +132,7 @@ def overshoots(case: Case) -> bool:
         return proof is not None or steps.highest >= _DIVERGED
     first = _FIRST if "adam" in case.facts.optimizer.lower() else 2 * _HIGH
     fast = steps.early >= first or steps.typical >= _HIGH
-    return (proof is not None or fast) and result.skill < _GAINED
+    return result.skill < (_PROVED if proof is not None else _GAINED) and (bool(proof) or fast)
 
 
 def _since(case: Case) -> int:

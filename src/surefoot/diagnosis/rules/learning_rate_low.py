@@ -12,11 +12,12 @@ has converged, or that is meant to be frozen, is no finding.
 
 **Thresholds.** A sound ratio is near 1e-3. At `_LOW` (3e-5) the weights turn over by 3 % in a
 thousand steps; it has to hold of the largest step, and the loss must keep `_KEPT` (nine tenths) of
-its first value. Or, at up to three times that pace, all steps together go less than `_WAY` (2 %) of
-the weights' size and less than `_GAINED` (5 %) of the trivial predictor's loss is gone: a linear
-response to a move of 2 % cannot be more. Of 83 healthy trainings none had a largest step between 0
-and 3e-4. Fewer than `_STEPS` (30) steps tell nothing: the median of the last tenth is made of five
-losses.
+its first value. Or all steps together go less than `_WAY` (2 %) of the weights' size and less than
+`_GAINED` (5 %) of the trivial predictor's loss is gone: a linear response to a move of 2 % cannot
+be more. That counts at up to three times that pace, and for a pace of which less than `_FADED` (1
+%) is left at the end: a schedule that decays at once; one that still warms up is not at its end. Of
+83 healthy trainings none had a largest step between 0 and 3e-4. Fewer than `_STEPS` (30) steps tell
+nothing: the median of the last tenth is made of five losses.
 
 **Source.** Custom puts a healthy ratio near 1e-3; docs/thresholds.md.
 """
@@ -36,6 +37,7 @@ _LOW = 3e-5
 _STEPS = 30
 _KEPT, _GAINED = 0.9, 0.05
 _WAY = 0.02  # of the weights' size, all steps together
+_FADED = 0.01  # of its highest: what is left of the pace at the end
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -46,8 +48,9 @@ def judge(case: Case) -> Iterator[Finding]:
     if result.initial is None or result.final is None or not steps.highest > 0:
         return  # a pace of exactly zero has another cause
     crawling = steps.highest < _LOW and result.final >= _KEPT * result.initial
-    travelled = steps.typical * case.facts.steps
-    barely = steps.highest < 3 * _LOW and travelled < _WAY and result.skill < _GAINED
+    slow = steps.highest < 3 * _LOW
+    faded = result.trivial and steps.last < _FADED * steps.highest
+    barely = (slow or faded) and steps.path < _WAY and result.skill < _GAINED
     if not (crawling or barely):
         return
     factor = min(1e-3 / max(steps.highest, 1e-12), 1e6)
@@ -60,10 +63,12 @@ def judge(case: Case) -> Iterator[Finding]:
         last_step=case.facts.steps - 1,
         confidence=0.85,
         sentence=(
-            f"Each step moves the weights by {steps.highest:.2g} of their size at most: the "
-            f"learning rate is too low; {result.words()}."
+            f"Each step moves the weights by {steps.highest:.2g} of their size at most, all "
+            f"of them together by {steps.path:.2g}: the learning rate is too low"
+            f"{' and fades away' if faded else ''}; {result.words()}."
         ),
         evidence=(
+            Evidence("all steps together, of the weights' size", steps.path, "> 0.05"),
             Evidence("update-to-weight ratio, highest median", steps.highest, "1e-4 to 1e-2"),
             Evidence("loss, first", result.initial, ""),
             Evidence("loss, last", result.final, "below 0.9 of the first"),

@@ -15,7 +15,8 @@ with a learning rate to match is no finding.
 are chosen anyway, and a sum over fewer than eight elements is within it too. The steps must be off
 in the same direction: too long as for a learning rate that is too high, or at most `_SHORT` (3e-5)
 of the weights at their longest, as for one that is too low; and less than `_GAINED` (5 %) of the
-trivial predictor's loss gone.
+trivial predictor's loss gone. A factor on a mean, which someone wrote down, is blamed from
+`_WEIGHT` (128) on: terms of a loss are weighted by up to 100 in papers whose networks train.
 
 **Source.** Definition; the chain rule.
 """
@@ -32,7 +33,7 @@ from surefoot.diagnosis.rules import first_update
 from surefoot.diagnosis.rules.learning_rate_high import overshoots
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 
-_FACTOR = 8.0
+_FACTOR, _WEIGHT = 8.0, 128.0
 _SHORT, _GAINED = 3e-5, 0.05
 
 
@@ -45,9 +46,10 @@ def judge(case: Case) -> Iterator[Finding]:
         return
     factor = abs(float(losses[0]["multiplier"]))
     # Under SGD a constant factor and a learning rate are one and the same: only a sum, which few
-    # mean to take, is blamed before the learning rate is.
+    # mean to take, or a weight that no one gives, is blamed before the learning rate is.
     overshot = overshoots(case) or first_update.overshot(case) is Severity.HARMFUL
-    too_long = factor >= _FACTOR and losses[0].get("summed") and overshot
+    meant = _FACTOR if losses[0].get("summed") else _WEIGHT
+    too_long = factor >= meant and overshot
     too_short = 0 < factor <= 1 / _FACTOR and steps.highest <= _SHORT and not result.diverged
     if not (too_long or too_short):
         return

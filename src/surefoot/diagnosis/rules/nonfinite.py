@@ -18,7 +18,9 @@ survives a NaN.
 **Thresholds.** Nothing is measured against one: a value is finite or it is not. `_HUGE` (1e8) only
 names the cause where the operation could not be tried in float64: a float32 that is squared
 overflows from 1.8e19 on, and no layer of unit scale reaches 1e8 unless something exploded before.
-`_HALF` are the dtypes whose overflow is their own and not float32's.
+`_HALF` are the dtypes whose overflow is their own and not float32's. `_STEEP` functions are defined
+everywhere; from `_STEEPEST` (88, the logarithm of the largest float32) on it is their size that no
+float holds, even where float64 does not either.
 
 **Source.** Definition: IEEE 754 arithmetic, the operation itself tried in float64.
 """
@@ -40,6 +42,8 @@ from surefoot.kernels import NONFINITE, STATISTICS
 
 _HUGE = 1e8  # values beyond which an overflow is the end of an explosion, not its beginning
 _HALF = ("float16", "bfloat16")
+_STEEP = ("exp", "exp2", "expm1", "sinh", "cosh")  # defined everywhere, and soon beyond every float
+_STEEPEST = 88.0  # log of the largest float32
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -164,7 +168,8 @@ def _operation(
     what = f"{back}{name} {place} made the first, from values in [{low:.3g}, {high:.3g}]"
     if origin["wider"] and origin["dtype"] in _HALF:
         return Cause.DTYPE_OVERFLOW, layer, f"{what}: more than {origin['dtype']} can hold", rows
-    if origin["wider"] or (largest > _HUGE and origin["wider"] is not False):
+    steep = name in _STEEP and largest > _STEEPEST
+    if origin["wider"] or steep or (largest > _HUGE and origin["wider"] is not False):
         return Cause.DTYPE_OVERFLOW, layer, f"{what}: they outgrew {origin['dtype']}", rows
     return Cause.UNDEFINED_OPERATION, layer, f"{what}, where it is undefined", rows
 

@@ -21,9 +21,12 @@ decades), where the first input has a ten-thousandth of the last one's weight, i
 gained less than `_NOTHING` (5 %) of the trivial predictor's loss, or less than `_HALF` if the
 fading is `_DRASTIC` (0.6 decades a step: what happened two steps ago has a sixteenth of the
 weight). The step size must be none of the reasons: ratios of update to weight within `_EARLY` (0.3)
-at first, `_TYPICAL` (0.1) later and above `_LEAST` (3e-5), as in the rules on learning rates.
-Healthy recurrent trainings lay between -1.3 and -1.6 decades for images read row by row, and at
--6.3 for a language model that had gained a quarter: the fading alone is no evidence.
+at first, `_TYPICAL` (0.1) later and above `_LEAST` (3e-5), as in the rules on learning rates. A
+cell by hand is seen as an affine layer that is called `_LOOP` (8) times or more in a pass, can take
+in what it gave out, and whose gradient goes the same way at `_STEADY` (0.8) of the calls: of eight
+calls that mean nothing, so many do so by chance in one of sixteen. Healthy recurrent trainings lay
+between -1.3 and -1.6 decades for images read row by row, and at -6.3 for a language model that had
+gained a quarter: the fading alone is no evidence.
 
 **Source.** Pascanu, Mikolov & Bengio 2013, section 2.
 """
@@ -41,10 +44,11 @@ from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, gauge_severity, times
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 from surefoot.layers import Kind
-from surefoot.signals.flow import Flow
+from surefoot.signals.flow import Call, Flow
 
 _GROWS, _FADES, _DRASTIC = 0.87, -4.0, 0.6
 _NOTHING, _HALF = 0.05, 0.5
+_LOOP, _STEADY = 8, 0.8
 _EARLY, _TYPICAL, _LEAST = 0.3, 0.1, 3e-5
 _ORTHOGONAL = Remedy(
     "init.orthogonal",
@@ -115,13 +119,31 @@ def _profiles(case: Case, flow: Flow) -> dict[int, list[float]]:
     for call in flow.calls:
         if call.through_time is not None and len(call.through_time) >= 3:
             found.setdefault(call.layer, call.through_time)
-        elif case.layers.layers[call.layer].kind is Kind.RECURRENT and call.grad_output is not None:
+        elif call.grad_output is not None and (_cell(case, call) or _square(case, call)):
             cells.setdefault(call.layer, []).append(np.log10(max(call.grad_output.norm, 1e-60)))
     for layer, logs in cells.items():
         # A cell called in a loop: its calls are the time steps themselves.
-        if len(logs) >= 8:
+        kind = case.layers.layers[layer].kind
+        if len(logs) >= _LOOP and (kind is Kind.RECURRENT or _steady(logs)):
             found.setdefault(layer, logs)
     return found
+
+
+def _cell(case: Case, call: Call) -> bool:
+    return case.layers.layers[call.layer].kind is Kind.RECURRENT
+
+
+def _square(case: Case, call: Call) -> bool:
+    """Whether what comes out of an affine layer could go into it again."""
+    ends = call.input, call.output
+    weighted = case.layers.layers[call.layer].kind.weighted
+    return weighted and all(ends) and ends[0].numel == ends[1].numel  # type: ignore[union-attr]
+
+
+def _steady(logs: list[float]) -> bool:
+    """Whether the gradient goes one way from call to call, as through a recurrence by hand."""
+    steps = np.diff(logs)
+    return float(np.mean(np.sign(steps) == np.sign(logs[-1] - logs[0]))) >= _STEADY
 
 
 RULE = Rule("SF103", "Exploding or vanishing through time", __doc__ or "", judge)

@@ -19,7 +19,9 @@ network, whoever can has labels that do not follow from the inputs.
 
 **Thresholds.** *No better*: less than `_GAINED` (5 %) of the constant's loss is gone; the loss of a
 last tenth of a run has a spread of that order. Above the constant's by up to `_SCATTER` (25 %) is
-still the same: a variance from nine batches of 32 targets has a standard error of a tenth. A run
+still the same: a variance from nine batches of 32 targets has a standard error of a tenth. Twice
+the constant's and more (`_FAR`) is no scatter, but a run that has stopped where a guess would do
+better. A run
 that was better by `_WAS` (10 %) before has lost it, whatever the labels are. `_SHRUNK`: the median
 layer's weights have a tenth of their size or less; the signal through L layers shrinks by 0.1^L
 then. `_ALIKE`: the deviation between samples is under 5 % of the input; the curvature along their
@@ -49,7 +51,7 @@ from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 from surefoot.signals.flow import Flow
 
-_GAINED, _SCATTER, _WAS, _STILL, _STEPS = 0.05, 0.25, 0.1, 0.01, 100
+_GAINED, _SCATTER, _FAR, _WAS, _STILL, _STEPS = 0.05, 0.25, 1.0, 0.1, 0.01, 100
 _SHRUNK, _ALIKE, _SAME, _DIFFERED = 0.1, 0.05, 0.999, 0.9
 _DECAY = Remedy(
     "optimizer.weight_decay",
@@ -76,11 +78,14 @@ def judge(case: Case) -> Iterator[Finding]:
     result = outcome(case)
     if not result.trivial or result.skill is None or result.short or result.diverged:
         return
-    if case.facts.steps < _STEPS or result.skill >= _GAINED or result.skill < -_SCATTER:
+    above = result.skill < -_FAR
+    if case.facts.steps < _STEPS or result.skill >= _GAINED or -_FAR <= result.skill < -_SCATTER:
         return
     cause, why, evidence, remedy = _cause(case, result)
     if why is None and _still_falls(case, result):
         return
+    if why is None and above:
+        why = "it has stopped falling where a guess would do better"
     yield Finding(
         rule=RULE.id,
         pathology=Pathology.STALLED,
@@ -90,8 +95,8 @@ def judge(case: Case) -> Iterator[Finding]:
         last_step=case.facts.steps - 1,
         confidence=0.85 if cause is not Cause.UNKNOWN else 0.5,
         sentence=(
-            f"The loss ended at {result.final:.3g}, what a constant answer gets "
-            f"({result.yardstick:.3g}): "
+            f"The loss ended at {result.final:.3g}, {'far above ' * above}what a constant "
+            f"answer gets ({result.yardstick:.3g}): "
             + (why or "either the labels do not follow from the inputs, or these do not reach it")
             + "."
         ),

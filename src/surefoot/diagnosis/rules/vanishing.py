@@ -25,7 +25,11 @@ halfway between `log10(1/2) / 2 = -0.151`, what a ReLU takes and critical weight
 GELU or SiLU takes 0.17 at a scale of one and 0.30 where the signal has faded: there the weights are
 at fault. The table of evidence gives for each part what theory expects at the scale measured. A
 loss of `_NOTHING` (-20) decades at one layer is none that slopes and weights make up: the gradient
-behind it is exactly zero, and where ReLU units are dead that is their doing (SF105).
+behind it is exactly zero, and where ReLU units are dead that is their doing (SF105). Where less
+than `_CRITICAL` (0.1) decades a layer are missing, the weights have four fifths of the right size:
+if such a network is deep enough to collapse, the depth is at fault (SF104). Below `_MILD` (2)
+decades in all most networks learn, if slowly: steps that are proved too long are then the reason
+why one does not.
 
 **Source.** Schoenholz et al. 2017 (growth chi_1 a layer); docs/thresholds.md.
 """
@@ -40,14 +44,18 @@ import numpy as np
 
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.forensics import step_to_blame
 from surefoot.diagnosis.growth import Growth, growth
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule, times
+from surefoot.diagnosis.rules.collapsed import collapsed_calls
 from surefoot.diagnosis.rules.dead import dead_calls
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.signals.flow import Call
 
 _PART = 0.05  # decades
+_CRITICAL = 0.1  # decades a layer: weights of four fifths of the right size
+_MILD = 2.0  # decades in all: most networks with fewer learn, if slowly
 _NOTHING = -20.0  # decades at one layer: the gradient behind it is exactly zero
 # Decades a layer lost to the slope: halfway from ReLU's -0.151 to a sigmoid's best, -0.602.
 _SLOPE = (math.log10(0.5) / 2 + math.log10(0.25)) / 2
@@ -57,7 +65,7 @@ def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
     yield from _zeros(case)
     found = growth(case, -1, _PART)
-    if found is None or _dead(case, found):
+    if found is None or _dead(case, found) or _mild(case, found) or _by_depth(case, found):
         return
     if found.severity is Severity.FATAL:  # what vanishes makes no NaN
         found = replace(found, severity=Severity.HARMFUL)
@@ -72,6 +80,17 @@ def _dead(case: Case, found: Growth) -> bool:
     """Whether nothing at all is left of it behind a ReLU whose units are dead: SF105 tells that."""
     steepest = min(s.step for s in found.seen.stages[:-1])
     return case.first is not None and steepest < _NOTHING and bool(dead_calls(case, case.first))
+
+
+def _mild(case: Case, found: Growth) -> bool:
+    """Whether networks learn with so little loss of gradient, and the steps are proved too long."""
+    return not found.lone and found.decades < _MILD and step_to_blame(case) is not None
+
+
+def _by_depth(case: Case, found: Growth) -> bool:
+    """Whether the weights are nearly right, and the depth collapses: SF104 tells that."""
+    nearly = not found.lone and abs(found.seen.per_layer) < _CRITICAL
+    return nearly and bool(collapsed_calls(case))
 
 
 def _zeros(case: Case) -> Iterator[Finding]:

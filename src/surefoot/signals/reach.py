@@ -1,0 +1,78 @@
+"""How low a loss can get at all, given the operation that the model ends in.
+
+A tanh keeps every output within -1 and 1, whatever the weights are. Where the targets lie outside,
+or the loss wants scores without bounds, a part of the loss is out of reach.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+_INF = math.inf
+# The outputs that an operation can give.
+_RANGES: dict[str, tuple[float, float]] = {
+    "TanhBackward0": (-1.0, 1.0),
+    "SigmoidBackward0": (0.0, 1.0),
+    "SoftmaxBackward0": (0.0, 1.0),
+    "HardsigmoidBackward0": (0.0, 1.0),
+    "ReluBackward0": (0.0, _INF),
+    "SoftplusBackward0": (0.0, _INF),
+    "LogSigmoidBackward0": (-_INF, 0.0),
+}
+# What only rearranges or copies, between the model's last operation and the loss.
+_PASSIVE = (
+    "View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Transpose", "T", "Permute",
+    "Clone", "Expand", "ToCopy", "AsStrided",
+)  # fmt: skip
+# The loss's own operations, which stand before those of the model.
+_OWN = {
+    "cross_entropy": ("NllLossBackward0", "NllLoss2DBackward0", "LogSoftmaxBackward0"),
+    "bce": ("BinaryCrossEntropyWithLogitsBackward0",),
+    "mse": ("MseLossBackward0",),
+}
+
+
+def last_operation(kind: str, operations: Sequence[str]) -> str | None:
+    """The operation whose result the loss function takes, None where that cannot be told.
+
+    operations: autograd nodes from the loss down (`signals.loss.Anatomy`).
+
+    >>> last_operation("mse", ["MseLossBackward0", "ViewBackward0", "TanhBackward0"])
+    'TanhBackward0'
+    """
+    own = _OWN.get(kind, ())
+    inner = max((operations.index(o) for o in own if o in operations), default=None)
+    if inner is None or (kind == "cross_entropy" and operations[inner] != own[-1]):
+        return None
+    below = (o for o in operations[inner + 1 :] if o.partition("Backward")[0] not in _PASSIVE)
+    return next(below, None)
+
+
+def out_of_reach(
+    kind: str, operations: Sequence[str], target: torch.Tensor, classes: int
+) -> float | None:
+    """The mean loss below which no output of the model's last operation can bring these targets.
+
+    target: those that count, [...]; classes: number of scores of a cross-entropy. None where the
+    last operation sets no bound.
+
+    >>> out_of_reach("mse", ["MseLossBackward0", "TanhBackward0"], torch.tensor([3.0, 0.5]), 0)
+    2.0
+    """
+    low, high = _RANGES.get(last_operation(kind, operations) or "", (-_INF, _INF))
+    if (low, high) == (-_INF, _INF) or not target.numel():
+        return None
+    if kind == "mse":
+        return float((target.double() - target.double().clamp(low, high)).square().mean())
+    if kind == "bce":
+        p = target.double().mean()
+        return float(p * _softplus(-high) + (1 - p) * _softplus(low))
+    return math.log1p((classes - 1) * math.exp(low - high))
+
+
+def _softplus(x: float) -> float:
+    return float(F.softplus(torch.tensor(x, dtype=torch.float64)))
