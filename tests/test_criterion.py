@@ -49,6 +49,13 @@ LOSSES: dict[str, Loss] = {
     "clamped": lambda y: -y.softmax(-1).clamp(min=0.2).log()[:, 0].mean(),
     "gaussian": lambda y: F.gaussian_nll_loss(y[:, 0], TARGETS[:, 0], y[:, 1].exp()),
     "adversarial": lambda y: F.softplus(-y[:, 0]).mean() + F.softplus(y[:, 1]).mean(),
+    "larger": lambda y: torch.maximum(y * SHARES, -0.2 * y).mean(),
+    "clipped_ratio": lambda y: -torch.minimum(y * SHARES, y.clamp(-0.5, 0.5) * SHARES).mean(),
+    "contrastive": lambda y: F.cross_entropy(
+        F.normalize(y, dim=1) @ F.normalize(TARGETS, dim=1).T / 0.2, torch.arange(16)
+    ),
+    "energy": lambda y: (torch.logsumexp(y, 1) - y[:, 0]).mean(),
+    "lengths": lambda y: torch.linalg.vector_norm(y - TARGETS, dim=1).mean(),
     "composite": lambda y: F.cross_entropy(y, CLASSES) + 0.5 * F.mse_loss(y.tanh(), TARGETS),
     "penalised": lambda y: (
         F.cross_entropy(y, CLASSES) + 0.1 * sum(p.square().sum() for p in LINEAR.parameters())

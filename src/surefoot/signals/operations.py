@@ -33,7 +33,7 @@ class Operation:
     constant: torch.Tensor | None = None
 
 
-_TENSORS = ("target", "self", "other", "mask", "index", "indices")
+_TENSORS = ("target", "self", "other", "mat2", "mask", "index", "indices")
 Compute = Callable[[Inputs, Saved, Operation], torch.Tensor]
 
 
@@ -57,7 +57,7 @@ class Known:
         tensors = [f"_raw_saved_{name}" for name in self.saved if name in _TENSORS]
         object.__setattr__(self, "attributes", attributes)
         object.__setattr__(
-            self, "tensors", tuple(tensors if "other" in self.saved else tensors[:1])
+            self, "tensors", tuple(tensors if {"other", "mat2"} & {*self.saved} else tensors[:1])
         )
 
 
@@ -84,6 +84,15 @@ def _either(x: Inputs, s: Saved) -> tuple[Any, Any]:
     a = x[0] if x[0] is not None else s["self"]
     b = x[1] if len(x) > 1 and x[1] is not None else s["other"]
     return a, b
+
+
+def _product(x: Inputs, s: Saved, _: Operation) -> torch.Tensor:
+    a = x[0] if x[0] is not None else s["self"]
+    return a @ (x[1] if len(x) > 1 and x[1] is not None else s["mat2"])
+
+
+def _norm(x: Inputs, s: Saved, _: Operation) -> torch.Tensor:
+    return torch.linalg.vector_norm(x[0], s["ord"], s["dim"] or None, s["keepdim"])
 
 
 def _nll(x: Inputs, s: Saved, _: Operation) -> torch.Tensor:
@@ -160,6 +169,15 @@ OPERATIONS: dict[str, Known] = {
     "SqrtBackward0": _plain(torch.sqrt),
     "AbsBackward0": Known(lambda x, *_: torch.abs(x[0]), ("self",), ("self",)),
     "NegBackward0": _plain(torch.neg),
+    "MaximumBackward0": Known(
+        lambda x, s, _: torch.maximum(*_either(x, s)), ("self", "other"), ("self", "other")
+    ),
+    "MinimumBackward0": Known(
+        lambda x, s, _: torch.minimum(*_either(x, s)), ("self", "other"), ("self", "other")
+    ),
+    "MmBackward0": Known(_product, ("self", "mat2"), ("self", "mat2")),
+    "LogsumexpBackward0": Known(_over(torch.logsumexp), ("dim", "keepdim")),
+    "LinalgVectorNormBackward0": Known(_norm, ("self", "ord", "dim", "keepdim"), ("self",)),
     "PowBackward0": Known(
         lambda x, s, _: x[0] ** s["exponent"],
         ("self", "exponent"),
@@ -182,6 +200,9 @@ OPERATIONS: dict[str, Known] = {
     "RsubBackward1": Known(lambda *_: torch.empty(0), ("alpha",)),
     "ClampBackward1": Known(
         lambda x, s, _: x[0].clamp(s["min"], s["max"]), ("self", "min", "max"), ("self",)
+    ),
+    "ClampMinBackward0": Known(
+        lambda x, s, _: x[0].clamp_min(s["min"]), ("self", "min"), ("self",)
     ),
     # By what a mask fills is not saved: nought, or the check of the loss's value will tell.
     "MaskedFillBackward0": Known(

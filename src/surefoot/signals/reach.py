@@ -46,7 +46,7 @@ def last_operation(kind: str, operations: Sequence[str]) -> str | None:
     """
     own = _OWN.get(kind, ())
     inner = max((operations.index(o) for o in own if o in operations), default=None)
-    if inner is None or (kind == "cross_entropy" and operations[inner] != own[-1]):
+    if inner is None or (kind == "cross_entropy" and operations[inner] not in own[-1:]):
         return None
     below = (o for o in operations[inner + 1 :] if o.partition("Backward")[0] not in _PASSIVE)
     return next(below, None)
