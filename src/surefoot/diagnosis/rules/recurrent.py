@@ -143,7 +143,7 @@ def _square(case: Case, call: Call) -> bool:
 def _steady(logs: list[float]) -> bool:
     """Whether the gradient goes one way from call to call, as through a recurrence by hand."""
     steps = np.diff(logs)
-    return float(np.mean(np.sign(steps) == np.sign(logs[-1] - logs[0]))) >= _STEADY
+    return float(np.mean(steps * (logs[-1] - logs[0]) > 0)) >= _STEADY
 
 
 RULE = Rule("SF103", "Exploding or vanishing through time", __doc__ or "", judge)

@@ -1,0 +1,121 @@
+"""Rules on networks so small that the truth can be written down."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from tests.test_probes import flow_of
+from torch import nn
+
+from surefoot.diagnosis.case import Case, Facts
+from surefoot.diagnosis.profile import forward_explosion, profile
+from surefoot.diagnosis.rules.recurrent import _profiles
+from surefoot.layers import Kind, kind_of
+
+
+class Loop(nn.Module):
+    """A linear cell in a loop: h <- R h + x_t, or, without memory, a sum of R x_t."""
+
+    def __init__(self, radius: float, memory: bool, width: int = 16) -> None:
+        super().__init__()
+        self.back = nn.Linear(width, width, bias=False)
+        nn.init.orthogonal_(self.back.weight, gain=radius)
+        self.memory = memory
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, B, D] -> [B, D]."""
+        h = torch.zeros_like(x[0])
+        for row in x:
+            h = self.back(h) + row if self.memory else h + self.back(row)
+        return h
+
+
+def through_time(radius: float, memory: bool, steps: int = 20) -> dict[int, list[float]]:
+    torch.manual_seed(0)
+    flow, table = flow_of(Loop(radius, memory), torch.randn(steps, 4, 16))
+    return _profiles(Case(table, {}, (flow,), facts=Facts()), flow)
+
+
+@pytest.mark.parametrize("radius", [2.0, 0.5])
+def test_a_cell_by_hand_grows_by_its_radius_at_every_call(radius: float) -> None:
+    ((_, logs),) = through_time(radius, memory=True).items()
+    exact = float(torch.tensor(radius).log10())
+    steps = [a - b for a, b in itertools.pairwise(logs)]
+    assert len(logs) == 20
+    assert steps == pytest.approx([exact] * 19, abs=1e-4)
+
+
+def test_a_layer_that_is_merely_called_often_is_no_recurrence() -> None:
+    assert through_time(2.0, memory=False) == {}
+
+
+def test_nor_is_a_loop_of_a_few_calls() -> None:
+    assert through_time(2.0, memory=True, steps=7) == {}
+
+
+@pytest.mark.parametrize(("place", "factor"), [(1, 1e4), (2, 1e-4)])
+def test_one_of_four_layers_can_stand_out(place: int, factor: float) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(64, 64) for _ in range(4)]
+    chain = nn.Sequential(*layers, nn.Linear(64, 4))
+    flow, table = flow_of(chain, torch.randn(32, 64))
+    sound = profile(flow, table)
+    assert sound is not None and sound.culprit() is None
+    with torch.no_grad():
+        layers[place].weight.mul_(factor)
+    flow, table = flow_of(chain, torch.randn(32, 64))
+    seen = profile(flow, table)
+    assert seen is not None
+    culprit = seen.culprit()
+    assert culprit is not None
+    assert table.title(seen.stages[culprit[0]].weight_layer or 0) == str(place)
+
+
+class Act(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any shape."""
+        return self.function(x)
+
+
+def test_an_activation_that_overflows_at_once_is_measured_where_it_goes_in() -> None:
+    torch.manual_seed(0)
+    steep = nn.Sequential(
+        nn.Linear(16, 16), Act(lambda x: x**3), nn.Linear(16, 16), Act(lambda x: x * 1e30),
+        nn.Linear(16, 16), Act(lambda x: x**3), nn.Linear(16, 4),
+    )  # fmt: skip
+    flow, table = flow_of(steep, torch.randn(32, 16))
+    found = forward_explosion(flow, table)
+    assert found is not None
+    layer, weights, activation = found
+    assert table.title(layer) == "0"
+    # Of 1e30 and two cubes, one of which is lost, not a decade is the weights'.
+    assert activation > 28 and abs(weights) < 2
+
+
+def test_a_forward_that_stays_finite_explodes_nowhere() -> None:
+    flow, table = flow_of(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), torch.randn(3, 4))
+    assert forward_explosion(flow, table) is None
+
+
+class DenseLinear(nn.Module):
+    """An affine layer that is not torch's."""
+
+    def __init__(self, affine: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 2)) if affine else None
+
+
+@pytest.mark.parametrize(("affine", "kind"), [(True, Kind.LINEAR), (False, Kind.OTHER)])
+def test_a_linear_layer_of_another_library_is_one_if_it_has_weights(
+    affine: bool, kind: Kind
+) -> None:
+    assert kind_of(DenseLinear(affine)) is kind
