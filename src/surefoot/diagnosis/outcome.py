@@ -23,7 +23,7 @@ class Outcome:
     skill = 1 - final / yardstick over the finite losses; best_skill uses the best smoothed loss of
     the run. None where the loss was not seen or goes below zero (then no yardstick exists).
     nonfinite: it ended NaN or infinite; climbed: it rose clearly before it ended or failed.
-    inert: against the first loss only, and for the whole second half of the run not a weight moved
+    inert: against the first loss only, and after the first quarter of the run not a weight moved
     that had moved before: what such a loss came down from says nothing.
     untrained: there is no outcome yet, because nothing was trained (`surefoot check`).
     """
@@ -122,13 +122,13 @@ def _outcome(case: Case) -> Outcome:
 
 
 def _stands_still(case: Case) -> bool:
-    """Whether the updates of the median weight matrix were exactly zero from the middle on."""
+    """Whether the updates of the median weight matrix were exactly zero after the first quarter."""
     ratios = case.get("update_ratio")
     if not len(ratios) or ratios.high.shape[1] != len(case.layers.parameters):
         return False
     moved = ratios.high[:, case.weight_matrices()].astype(float)
     used = (np.nan_to_num(moved) > 0).any(0)
-    late = ratios.steps >= case.facts.steps / 2
+    late = ratios.steps >= case.facts.steps / 4
     if not used.any() or late.sum() < 2:
         return False
     return bool(np.nanmedian(moved[late][:, used]) == 0)

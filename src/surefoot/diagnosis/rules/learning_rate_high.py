@@ -21,8 +21,9 @@ others, where the two exceptions learned. The planted learning rates had steps o
 weights and more. Where the loss went up for good, `_DIVERGED` (0.01) is enough: a step of less than
 a hundredth does not leave the region of a sound loss at once. In all cases the run must have gained
 less than `_GAINED` (5 %) of the trivial predictor's loss, or less than `_PROVED` (a quarter) where
-a step is proved too long, or have diverged. A run that is lost before a dozen losses were seen had
-no time to diverge: a step of `_OWN_SIZE` (as long as the weights themselves) is enough there.
+a step is proved too long or both were too long and the first one moved the weights by `_OWN_SIZE`
+(as much as they are), or have diverged. A run that is lost before a dozen losses were seen had no
+time to diverge: a step of `_OWN_SIZE` is enough there, unless the NaN stays one in float64.
 
 **Source.** Cohen et al. 2021 (a curvature of 2/lr is no test: healthy networks begin above it);
 docs/thresholds.md.
@@ -118,7 +119,7 @@ def overshoots(case: Case) -> bool:
     proof = step_to_blame(case)
     if result.nonfinite:
         # A NaN out of a calm is not a step too long: its own rule tells what made it.
-        if result.short and _OWN_SIZE <= steps.highest < np.inf:
+        if result.short and _OWN_SIZE <= steps.highest < np.inf and not _undefined(case):
             return True  # there was no time to climb
         return result.climbed and (proof is not None or steps.highest >= _DIVERGED)
     if result.skill is None or result.short:
@@ -132,7 +133,13 @@ def overshoots(case: Case) -> bool:
         return proof is not None or steps.highest >= _DIVERGED
     first = _FIRST if "adam" in case.facts.optimizer.lower() else 2 * _HIGH
     fast = steps.early >= first or steps.typical >= _HIGH
-    return result.skill < (_PROVED if proof is not None else _GAINED) and (bool(proof) or fast)
+    sure = proof is not None or (steps.early >= _OWN_SIZE and steps.typical >= _HIGH)
+    return result.skill < (_PROVED if sure else _GAINED) and (sure or fast)
+
+
+def _undefined(case: Case) -> bool:
+    """Whether float64 gave no finite numbers either: then nothing was too large, but undefined."""
+    return any(i.wide_finite is False for i in case.inquiries if i.why == "nonfinite")
 
 
 def _since(case: Case) -> int:
