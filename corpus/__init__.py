@@ -181,4 +181,6 @@ MODULES: tuple[str, ...] = (
     "tune.tables.faulty_pace",
     "tune.tables.faulty_values",
     "tune.tables.faulty_wiring",
+    "report.plain_healthy",
+    "report.plain_healthy_losses",
 )
