@@ -183,4 +183,8 @@ MODULES: tuple[str, ...] = (
     "tune.tables.faulty_wiring",
     "report.plain_healthy",
     "report.plain_healthy_losses",
+    "report.plain_faulty_depth",
+    "report.plain_faulty_pace",
+    "report.plain_faulty_values",
+    "report.plain_faulty_wiring",
 )

@@ -181,7 +181,7 @@ sound(
     model=units(24, 32, norm=nn.BatchNorm1d, skip=True),
     batch=64,
     optimizer=adamw(2e-3),
-    steps=100,
+    steps=70,
     clip=clipped,
 )
 sound(
@@ -293,6 +293,13 @@ sound(
     task=tables.hues,
     model=lambda t: Settled(3, 40, t.out, 30, 0.6),
     optimizer=adam(5e-3),
+    steps=150,
+)
+sound(
+    "hues_remembered_12",  # read once, then only the state goes round
+    task=tables.hues,
+    model=lambda t: Settled(3, 48, t.out, 12, 1.0, once=True),
+    optimizer=adam(3e-3),
     steps=150,
 )
 sound(

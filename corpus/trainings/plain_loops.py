@@ -231,6 +231,7 @@ def metric_learning(
     surgery: Surgery = untouched,
     length: Callable[[Tensor], Tensor] = lambda z: F.normalize(z, dim=1),
     margin: float = 0.2,
+    least: float = 1e-6,
     optimizer: Optimizer = adam(3e-3),
     scale_loss: float = 1.0,
     steps: int = 150,
@@ -256,7 +257,7 @@ def metric_learning(
             far = torch.cdist(z, proxies)
             loss = F.cross_entropy(-far.square(), y) + 0.05 * far.gather(1, y[:, None]).mean()
         elif kind == "triplets":
-            far = (2.0 - 2 * z @ z.T).clamp_min(1e-6).sqrt()
+            far = (2.0 - 2 * z @ z.T).clamp_min(least).sqrt()
             near = far.masked_fill(~same, 0.0).amax(1) - far.masked_fill(same, 9.0).amin(1)
             loss = F.relu(near + margin).mean()
         else:

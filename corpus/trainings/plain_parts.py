@@ -114,20 +114,23 @@ class Unrolled(nn.Module):
 
 
 class Settled(nn.Module):
-    """The same layer again and again until nothing changes any more."""
+    """The same layer again and again until nothing changes any more; once: x is read only once."""
 
-    def __init__(self, inputs: int, width: int, out: int, rounds: int, gain: float) -> None:
+    def __init__(
+        self, inputs: int, width: int, out: int, rounds: int, gain: float, once: bool = False
+    ) -> None:
         super().__init__()
         self.read, self.back = nn.Linear(inputs, width), nn.Linear(width, width, bias=False)
         self.head, self.rounds = nn.Linear(width, out), rounds
         nn.init.orthogonal_(self.back.weight, gain=gain)
         self.act: Callable[[torch.Tensor], torch.Tensor] = torch.tanh
+        self.once = once
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         base = self.read(x)
-        z = torch.zeros_like(base)
+        z = base if self.once else torch.zeros_like(base)
         for _ in range(self.rounds):
-            z = self.act(self.back(z) + base)
+            z = self.act(self.back(z) if self.once else self.back(z) + base)
         return self.head(z)
 
 
