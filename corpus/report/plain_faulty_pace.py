@@ -203,7 +203,7 @@ broken(
     optimizer=of("Adadelta", lr=1.0),
 )
 broken(
-    "continent_batchnorm_plain_6/memory_without_end",  # nothing corrects for how little it holds yet
+    "continent_batchnorm_plain_6/memory_without_end",  # and nothing corrects its start
     HIGH,
     *KEPT,
     dict(optimizer=of("RMSprop", lr=1e-3, momentum=0.9, alpha=1 - 1e-9)),

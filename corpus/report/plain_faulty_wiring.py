@@ -105,7 +105,7 @@ broken(
     dict(surgery=top(roots)),
     model=units(4, 32, torch.tanh),
 )
-broken("hues_selu_20/hidden_roots", *LOST, "top", dict(surgery=top(hidden_roots)))
+broken("hues_selu_20/hidden_roots", *LOST, "top", dict(surgery=top(hidden_roots)), steps=80)
 broken("metric_digits_triplets/own_distance", *LOST, None, dict(least=0.0))
 broken(
     "metric_hues_centres/unit_length",
