@@ -60,7 +60,7 @@ BATCH = ("exploding|shattered", "normalization_without_skip")
 for name, width, act, depth, optimizer in (
     ("continent_skip_batchnorm_24", 32, F.relu, 46, adam(1e-3)),
     ("wine_gated_rms_16", 40, F.leaky_relu, 50, adam(1e-3)),
-    ("nations_life_pyramid", 48, F.relu, 44, adam(1e-3)),
+    ("nations_life_pyramid", 48, F.relu, 44, adam(3e-3)),
 ):
     broken(
         f"{name}/plain_{depth}",
@@ -69,7 +69,7 @@ for name, width, act, depth, optimizer in (
         dict(model=units(depth, width, act, nn.BatchNorm1d)),
         model=units(depth, width, act, nn.BatchNorm1d, skip=True),
         batch=64,
-        steps=45,
+        steps=40,
         optimizer=optimizer,
     )
 broken(
@@ -95,7 +95,7 @@ def settled(gain: float, rounds: int, once: bool, act: Callable[..., Any]) -> An
 
 
 broken(
-    "hues_settled_30/relu_gain_2",
+    "hues_settled_30/relu_gain_25",
     "exploding|nonfinite",
     "recurrent_weights",
     ("back",),
@@ -104,14 +104,14 @@ broken(
     optimizer=sgd(0.02, momentum=0.9),
 )
 broken(
-    "hues_remembered_12/gain_6",
+    "hues_remembered_12/gain_8",
     "exploding|saturated|shattered",
     "recurrent_weights",
     ("back",),
     dict(model=settled(8.0, 16, True, torch.tanh)),
 )
 broken(
-    "hues_remembered_12/gain_015",
+    "hues_remembered_12/gain_01",
     "vanishing|stalled",
     "recurrent_weights",
     ("back",),

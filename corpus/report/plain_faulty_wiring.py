@@ -128,7 +128,7 @@ broken(
 
 
 # Graphs that are cut.
-class Stern(torch.autograd.Function):
+class Silent(torch.autograd.Function):
     """A step whose author had nothing to say about its gradient."""
 
     @staticmethod
@@ -157,7 +157,7 @@ def detached(h: Tensor) -> Tensor:
 CUT = ("stalled|vanishing|dead", "disconnected_parameters")
 SMALL = dict(model=units(4, 8, torch.tanh), optimizer=adam(5e-3), steps=120)
 AT = ("top", "body.3", "body.3.lin", "body.3.norm", "body.2", "stem")
-broken("continent_seven_tanh/own_gradient_none", *CUT, AT, dict(surgery=top(Stern.apply)), **SMALL)
+broken("continent_seven_tanh/own_gradient_none", *CUT, AT, dict(surgery=top(Silent.apply)), **SMALL)
 broken("hues_selu_20/rewrapped", *CUT, AT, dict(surgery=top(rewrapped)), **SMALL)
 broken(
     "continent_rezero_30/best_only",

@@ -149,7 +149,7 @@ sound(
     task=tables.life,
     model=residual(12),
     optimizer=adamw(1e-3),
-    steps=100,
+    steps=70,
 )
 sound(
     "continent_rezero_30",

@@ -180,7 +180,7 @@ sound(
 sound("survival_words_cox", science.survival)
 sound("survival_words_exponential", science.survival, loss=science.lasting, act=nn.Tanh)
 sound(
-    "survival_words_pairs", science.survival, loss=science.waiting, batch=48, optimizer=adam(1e-3)
+    "survival_words_pairs", science.survival, loss=science.waiting, batch=96, optimizer=adam(3e-3)
 )
 
 # Several parts at once.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -250,7 +249,7 @@ def ensemble(
         return measure("entropy", every(weights, buffers, data.x).softmax(-1).mean(0).log(), data.y)
 
 
-def by_hand(seed: int, *, lr: float = 0.2, steps: int = 200, **_: Any) -> float:
+def by_hand(seed: int, *, lr: float = 0.2, steps: int = 200) -> float:
     """Matrices without a module or an optimizer, as in a first lesson."""
     torch.manual_seed(seed)
     data = tasks.table("wine")
