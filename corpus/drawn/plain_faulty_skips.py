@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from corpus import ANY
+from corpus.drawn import broken
 from corpus.recipes import adam, he, sgd
-from corpus.report import broken
 from corpus.trainings.plain_nets import numbered, residual, units
 from corpus.trainings.plain_parts import Settled
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from corpus.drawn import sound
 from corpus.recipes import adam, adamw, sgd
-from corpus.report import sound
 from corpus.trainings import plain_losses as losses
 from corpus.trainings import plain_tasks as tables
 from corpus.trainings import tasks

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from corpus import ANY
+from corpus.drawn import broken
 from corpus.recipes import Surgery, adam, he, sgd, xavier
-from corpus.report import broken
 from corpus.trainings.plain_nets import numbered, sequential, units
 from corpus.trainings.surgery import all_times, both, shifted, times
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.optim import lr_scheduler as schedules
 
+from corpus.drawn import sound
 from corpus.recipes import adam, adamw, he, sgd
-from corpus.report import sound
 from corpus.trainings import plain_losses as losses
 from corpus.trainings import plain_tasks as tables
 from corpus.trainings import tasks

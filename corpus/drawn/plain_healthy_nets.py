@@ -7,8 +7,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from corpus.drawn import sound
 from corpus.recipes import adam, sgd
-from corpus.report import sound
 from corpus.trainings import plain_losses as losses
 from corpus.trainings import plain_tasks as tables
 from corpus.trainings import tasks

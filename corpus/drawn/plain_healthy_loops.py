@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as schedules
 
+from corpus.drawn import sound
 from corpus.recipes import adam, adamw, sgd
-from corpus.report import sound
 from corpus.trainings import plain_science as science
 from corpus.trainings import plain_tasks as tables
 from corpus.trainings import plain_together as together

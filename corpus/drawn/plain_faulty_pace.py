@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import lr_scheduler as schedules
 
+from corpus.drawn import broken
 from corpus.recipes import Surgery, adam, he, sgd
-from corpus.report import broken
 from corpus.trainings import plain_tasks as tables
 from corpus.trainings.optimizers import of
 from corpus.trainings.plain_nets import numbered

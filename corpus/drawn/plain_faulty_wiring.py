@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from corpus.drawn import broken
 from corpus.recipes import Surgery, adam, sgd
-from corpus.report import broken
 from corpus.trainings.plain_nets import sequential, units
 from corpus.trainings.plain_parts import Lambda
 from corpus.trainings.surgery import put

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from corpus.data import Pair
+from corpus.drawn import broken
 from corpus.recipes import Poison, adam, sgd
-from corpus.report import broken
 from corpus.trainings import plain_tasks as tables
 from corpus.trainings.plain_nets import sequential, trunk
 from corpus.trainings.plain_parts import Gate, Lambda
