@@ -57,6 +57,7 @@ RIGS: dict[str, tuple[str, str]] = {
     "SF307": ("stalled_weight_decay", "decay_that_helps"),
     "SF401": ("not_zeroed_sgd", "accumulation_of_four"),
     "SF402": ("graph_cut_detach", "frozen_backbone"),
+    "SF404": ("only_the_last_layer", "frozen_backbone"),
     "SF403": ("softmax_before_cross_entropy", "multilabel_bce"),
 }
 # Heard before training only: their cases are in test_check.py.

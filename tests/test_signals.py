@@ -60,6 +60,7 @@ def test_the_record_gets_the_columns_that_each_quantity_declares():
         "gradient": 20,
         "loss_scaling": 2,
         "update_ratio": 4,
+        "unmoved": 4,
         "second_moment": 8,
         "weight": 4,
         "block_scale": 10,

@@ -50,7 +50,7 @@ UNDEFINED = ("nonfinite", "undefined_operation")
 for name, layers, change, more in (
     (
         "image_capsules/lengths_of_nothing",
-        (None, "", "primary"),
+        (None, "Capsules", "primary"),
         dict(model=nets.capsules(0.0)),
         {},
     ),
@@ -60,7 +60,7 @@ for name, layers, change, more in (
         dict(spread=torch.sqrt),
         {},
     ),
-    ("image_styled/corners", (None, ""), dict(smooth=corners), {}),
+    ("image_styled/corners", None, dict(smooth=corners), {}),
     (
         "image_ladder_gated_groups_rough/empty_masks",
         (None,),

@@ -239,7 +239,7 @@ broken(
     "nations_life_one_cycle/sigmoid",
     BOUND,
     MISMATCH,
-    ("out", "", None),
+    ("out", "Numbered", None),
     dict(model=numbered(64, 64, act=F.mish, final=torch.sigmoid)),
 )
 broken(

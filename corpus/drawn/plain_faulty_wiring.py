@@ -178,7 +178,7 @@ broken(
 broken(
     "heads_three_answers/detached",
     *CUT,
-    ("body", "body.3", "body.2", "body.0", ""),
+    ("body", "body.3", "body.2", "body.0", "Heads"),
     dict(surgery=lambda m: setattr(m, "cut", detached)),
     width=6,
     optimizer=adam(1e-2),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from corpus import faulty_case
-from corpus.recipes import Optimizer, adam, adamw, mlp, named
+from corpus.recipes import Optimizer, adam, adamw, he, mlp, named
 
 STEPS = 400
 
@@ -38,6 +40,18 @@ def stale(
 
 stale("stale_moment_adam", lambda beta: adam(3e-4, betas=(0.9, beta)), 30, fast=True)
 stale("stale_moment_adamw", lambda beta: adamw(2e-4, betas=(0.9, beta)), 50)
+
+
+def last_layer(make: Optimizer) -> Optimizer:
+    """An optimizer that is given the last layer only."""
+    return lambda parameters: make(list(parameters)[-2:])
+
+
+faulty_case(
+    "only_the_last_layer", mlp, "stalled", "disconnected_parameters", None,
+    dict(optimizer=last_layer(adam(3e-3))), fast=True, optimizer=adam(3e-3), depth=4, width=10,
+    init=partial(he, scale=1.0), act=nn.Tanh,
+)  # fmt: skip
 faulty_case(
     "eps_too_large_adam", named, "stalled", "optimizer_state", None,
     dict(optimizer=adam(1e-3, eps=1.0)), optimizer=adam(1e-3),

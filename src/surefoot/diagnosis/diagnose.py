@@ -77,6 +77,12 @@ def _later_than_any(finding: Finding, roots: list[Finding]) -> bool:
     return any(r.first_step <= finding.last_step and r.cause in _OWN_CAUSE for r in roots)
 
 
+def _vague(finding: Finding) -> bool:
+    """Whether it only says where something came from: of two trainings the other one knows more."""
+    nowhere = finding.cause is Cause.UNDEFINED_OPERATION and finding.layer is None
+    return finding.cause is Cause.UNKNOWN or nowhere
+
+
 def merge(reports: Mapping[str, Report], missing: list[str], version: str) -> Report:
     """One report over all the trainings of a process, by title; `steps` is the longest one's.
 
@@ -87,6 +93,6 @@ def merge(reports: Mapping[str, Report], missing: list[str], version: str) -> Re
         for title, report in reports.items()
         for f in report.findings
     ]
-    findings.sort(key=lambda f: (not f.root, -f.severity.rank, f.first_step))
+    findings.sort(key=lambda f: (not f.root, -f.severity.rank, f.first_step, _vague(f)))
     steps = max((r.steps for r in reports.values()), default=0)
     return Report(tuple(findings), steps, tuple(missing), version)

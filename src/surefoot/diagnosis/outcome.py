@@ -14,6 +14,7 @@ import numpy as np
 from surefoot.diagnosis.case import Case
 
 _SHORT = 12  # steps below which progress cannot be told from noise
+_OTHER = 1.5  # times: entropies of labels that differ by more are of different labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,5 +159,9 @@ def trivial_loss(case: Case) -> float | None:
         and not loss.get("target_nonfinite")
     ]
     values = [trivial for trivial, weight in read if 0.5 <= weight / read[-1][1] <= 2]
+    if (
+        values and case.losses[-1].get("kind") == "cross_entropy"
+    ):  # another task, on other labels, begins anew
+        values = [v for v in values if 1 / _OTHER <= v / values[-1] <= _OTHER]
     median = float(np.median(values)) if values else 0.0
     return median if median > 0 else None

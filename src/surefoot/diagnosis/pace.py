@@ -15,7 +15,8 @@ class Pace:
 
     early: median over matrices, highest of the first four samples; highest, typical and last:
     largest, median and last over the run of that median; samples: how many were taken; path: all
-    steps of the run together at most, as far as the samples tell.
+    steps of the run together at most, as far as the samples tell; fastest: largest of any
+    parameter.
     """
 
     early: float
@@ -24,6 +25,7 @@ class Pace:
     samples: int
     last: float = 0.0
     path: float = 0.0
+    fastest: float = 0.0
 
 
 def pace(case: Case) -> Pace | None:
@@ -53,6 +55,7 @@ def _pace(case: Case) -> Pace | None:
         samples=len(finite),
         last=float(finite[-1]),
         path=float(np.sum(larger * np.diff(at).clip(min=0))),
+        fastest=float(ratios.high[np.isfinite(ratios.high)].max()),
     )
 
 

@@ -214,14 +214,27 @@ def _outer(forks: list[Call], layers: LayerTable) -> list[Call]:
     return [c for c in forks if c.depth == top or layers.layers[c.layer].kind in entries]
 
 
+def _longest(points: list[Call], calls: list[Call], layers: LayerTable) -> list[Call]:
+    """The longest run of points without an embedding in between: it begins another stream.
+
+    A decoder reads its own tokens, and sees the encoder through attention only.
+    """
+    starts = [c.order for c in calls if layers.layers[c.layer].kind is Kind.EMBEDDING]
+    runs: dict[int, list[Call]] = {}
+    for point in points:
+        runs.setdefault(sum(s < point.order for s in starts), []).append(point)
+    return max(runs.values(), key=len, default=[])
+
+
 def _trunk(calls: list[Call], layers: LayerTable) -> list[Stage]:
     blocks = set(choose_blocks(layers))
     trunk = [c for c in calls if c.layer in blocks and not layers.layers[c.layer].leaf]
     if len(trunk) >= 3:
-        points = [(c.layer, c.grad_output, c.output) for c in trunk]
+        along = _longest(trunk, calls, layers)
+        points = [(c.layer, c.grad_output, c.output) for c in along]
     else:
         forks = _outer([c for c in calls if c.fork and c.grad_input is not None], layers)
-        points = [(c.layer, c.grad_input, c.input) for c in forks]
+        points = [(c.layer, c.grad_input, c.input) for c in _longest(forks, calls, layers)]
     logs = [(i, _log(g.norm), _log(y.rms)) for i, g, y in points if g is not None and y is not None]
     # Behind normalisation the branches do not see the trunk's scale: where it grows, the gradient
     # shrinks by as much, and only the product of the two says how far a step reaches.

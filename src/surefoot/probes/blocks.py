@@ -94,8 +94,9 @@ class BlockTap:
             y.register_hook(partial(self._gradient, index))
 
     @safely
-    def _gradient(self, index: int, gradient: torch.Tensor) -> None:
-        self.out[index, 1] = self._norm(gradient)
+    def _gradient(self, index: int, gradient: torch.Tensor | None) -> None:
+        if gradient is not None:
+            self.out[index, 1] = self._norm(gradient)
 
     def _norm(self, tensor: torch.Tensor) -> float:
         begin = time.perf_counter()

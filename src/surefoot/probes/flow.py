@@ -203,7 +203,9 @@ class FlowProbe:
             self._nodes.setdefault(start, call.order)
 
     @safely
-    def _gradient(self, call: Call, field: str, gradient: torch.Tensor) -> None:
+    def _gradient(self, call: Call, field: str, gradient: torch.Tensor | None) -> None:
+        if gradient is None:  # what an autograd function of the user's gives for no gradient
+            return
         if self._last_grad is None or self._last_grad[0] is not gradient:
             self._last_grad = (gradient, statistics.tensor_stats(gradient))
         stats = self._last_grad[1]

@@ -255,6 +255,27 @@ def undefined_in_loss(loss: torch.Tensor, limit: int = 256) -> str | None:
     return found
 
 
+def half_in_loss(loss: torch.Tensor, limit: int = 256) -> bool:
+    """Whether the loss function, above the model, computes in float16.
+
+    >>> half_in_loss((torch.ones(3, requires_grad=True) * 2).half().sum().float())
+    True
+    """
+    seen, queue = set(), [loss.grad_fn]
+    while queue and len(seen) < limit:
+        node = queue.pop(0)
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name = node.name().rpartition("::")[2]
+        if name.startswith(("Addmm", "Convolution", "AccumulateGrad", "Compiled")):
+            continue
+        if any(m is not None and m.dtype is torch.float16 for m in node._input_metadata):
+            return True
+        queue += [n for n, _ in node.next_functions]
+    return False
+
+
 def _whole_power(node: Any, name: str) -> bool:
     """Whether a node raises to a power that every number has, gradient included."""
     exponent = getattr(node, "_saved_exponent", 0.5) if name.startswith("Pow") else 0.5

@@ -30,7 +30,8 @@ def through_time(module: nn.RNNBase, x: torch.Tensor) -> list[float] | None:
         x = x.unsqueeze(1)
     elif module.batch_first:
         x = x.transpose(0, 1)
-    x = x[-_MAX_STEPS:, :_MAX_BATCH].detach()
+    # The input carries a gradient so that the states do, even where all weights are frozen.
+    x = x[-_MAX_STEPS:, :_MAX_BATCH].detach().requires_grad_()
     if x.shape[0] < 3:
         return None
     devices = [x.device] if x.is_cuda else []

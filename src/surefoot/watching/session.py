@@ -24,7 +24,7 @@ from surefoot.diagnosis.diagnose import diagnose, merge
 from surefoot.environment import describe
 from surefoot.findings import Report
 from surefoot.forks import Fork
-from surefoot.probes.origin import undefined_in_loss
+from surefoot.probes.origin import half_in_loss, undefined_in_loss
 from surefoot.record import Writer
 from surefoot.record.data import Event, RunData
 from surefoot.signals.loss import anatomy, together
@@ -32,6 +32,7 @@ from surefoot.watching.training import Training
 
 _LOG = logging.getLogger("surefoot")
 _MAX_TRAININGS = 8
+_MAX_NODES = 20_000  # of a graph that is walked to its ends
 
 
 class Session:
@@ -259,11 +260,24 @@ class Session:
             if found[name] is not None:
                 found[name] /= scale
         found["undefined"] = undefined_in_loss(tensor)
+        if not finite:
+            found["half"] = half_in_loss(tensor)
+        elif any(t.step >= 2 for t in self.trainings):  # by then every optimizer has shown itself
+            found["left_out"] = self._left_out(tensor)
         # Of several backward calls before one step the losses are added up, and so is this.
         self._anatomy = found = together(self._anatomy, found)
         for training in self.trainings:
             if training.wants_anatomy or not finite:
                 training.anatomy = found
+
+    def _left_out(self, loss: torch.Tensor) -> float:
+        """Share of the weight matrices under a loss that no optimizer holds."""
+        leaves = leaf_parameters(loss, _MAX_NODES)
+        weights = [p for p in leaves if isinstance(p, nn.Parameter) and p.dim() > 1]
+        held = [any(t.holds(p) for t in self.trainings) for p in weights]
+        sizes = [p.numel() for p in weights]
+        lost = sum(n for n, kept in zip(sizes, held, strict=True) if not kept)
+        return lost / max(sum(sizes), 1)
 
     def after_backward(self) -> None:
         """Without an optimizer of torch's, the end of backward stands for the step."""

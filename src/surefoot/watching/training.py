@@ -117,6 +117,10 @@ class Training:
         """Whether any of the tensors is a live parameter of this training."""
         return any(self._places.place(t) >= 0 for t in tensors)
 
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether an optimizer of this training has taken a step with the tensor."""
+        return self._places.place(tensor) in self._places.held
+
     def lacks(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is not in the table."""
         return any(self._places.place(t) < 0 for t in tensors)

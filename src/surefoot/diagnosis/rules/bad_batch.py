@@ -83,7 +83,7 @@ class _Blamed:
 
 def _blamed(case: Case, alarm: Event) -> Iterator[_Blamed]:
     """The alarm, if its batch is to blame."""
-    scale, loss = _standing(case, alarm)
+    scale, loss = standing(case, alarm.step)
     inquiry = tried(case, alarm.step)
     guilty = batch_to_blame(inquiry)
     if guilty is None and in_the_wake(case, alarm.step):
@@ -133,13 +133,13 @@ def _because(blamed: _Blamed) -> str:
     return words
 
 
-def _standing(case: Case, alarm: Event) -> tuple[float, float]:
-    """(input scale, loss) of the alarm's step as multiples of the steps before it."""
+def standing(case: Case, step: int) -> tuple[float, float]:
+    """(input scale, loss) of a step as multiples of the steps before it."""
     inputs, losses = case.get("input"), case.get("loss")
-    scale = _multiple(inputs.steps, inputs.high[:, :1], alarm.step)
+    scale = _multiple(inputs.steps, inputs.high[:, :1], step)
     if inputs.high.shape[1] > 1:
-        scale = max(scale, _multiple(inputs.steps, inputs.high[:, 1:2], alarm.step))
-    return scale, _multiple(losses.steps, losses.high, alarm.step)
+        scale = max(scale, _multiple(inputs.steps, inputs.high[:, 1:2], step))
+    return scale, _multiple(losses.steps, losses.high, step)
 
 
 def _multiple(steps: np.ndarray, values: np.ndarray, step: int) -> float:

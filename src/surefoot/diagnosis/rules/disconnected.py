@@ -3,7 +3,8 @@
 **What.** Layers run at every step, and their weights never move.
 
 **Why.** The graph was cut after them: `.detach()`, `.data`, `.item()`, a numpy round trip,
-`torch.no_grad()`; or the optimizer holds the parameters of another model than the one that runs.
+`torch.no_grad()`, an operation whose slope is zero everywhere (rounding, a sign, a comparison); or
+the optimizer holds the parameters of another model than the one that runs.
 
 **Evidence.** The layer's output was computed and a later layer used something, yet no gradient ever
 came back. Layers that were not called, frozen parameters, and outputs that nothing uses (a pooler)
@@ -12,7 +13,9 @@ are no finding.
 **Remedies.** Remove what cuts the graph; build the optimizer from the model that is trained.
 
 **Thresholds.** None is needed: a parameter had a gradient at some step, or at none. A layer is
-named only if a later one used what it made.
+named only if a later one used what it made. A gradient of exactly zero counts as none where fewer
+than `_FROZEN` (95 %) of the units are dead or saturated, as those rules ask, and the run has not
+gained `_LEARNS` (half) of the trivial predictor's loss.
 
 **Source.** Definition.
 """
@@ -20,13 +23,16 @@ named only if a later one used what it made.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule
+from surefoot.diagnosis.rules.dead import dead_calls
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 from surefoot.signals.flow import Call, Flow
 
+_FROZEN, _LEARNS = 0.95, 0.5
 _CONNECT = Remedy(
     "graph.connect",
     None,
@@ -51,7 +57,7 @@ def judge(case: Case) -> Iterator[Finding]:
         return
     if flow is None:
         return
-    cut = _cut_layers(case, flow)
+    cut = _cut_layers(case, flow) or _annulled(case, flow)
     if not cut:
         return
     origin = max(cut, key=lambda c: c.order)
@@ -106,12 +112,7 @@ def _all(case: Case) -> Finding:
 
 def _cut_layers(case: Case, flow: Flow) -> list[Call]:
     """Calls of layers that own trained parameters, ran, fed something, and never had a gradient."""
-    layers = case.layers
-    never = {
-        p.layer
-        for i, p in enumerate(layers.parameters)
-        if case.facts.present[i] == 0 and i in case.facts.trained
-    }
+    layers, never = case.layers, _never(case)
     called = {c.layer: c for c in flow.calls if layers.layers[c.layer].leaf}
     silent = [c for layer, c in called.items() if layer in never and _mute(case, layer)]
     # Somebody after them must have used what they made: an input that no gradient leads out of,
@@ -126,6 +127,40 @@ def _cut_layers(case: Case, flow: Flow) -> list[Call]:
         and not c.connected
     ]
     return [c for c in silent if any(u.order > c.order for u in users)]
+
+
+def _fed(here: Call, after: Call) -> bool:
+    """Whether what one call gave may be what the next one took: a pooler's output is no one's."""
+    ends = here.output, after.input
+    return all(ends) and ends[0].numel == ends[1].numel  # type: ignore[union-attr]
+
+
+def _never(case: Case) -> set[int]:
+    """Layers with a parameter that an optimizer holds and that never had a gradient."""
+    return {
+        p.layer
+        for i, p in enumerate(case.layers.parameters)
+        if case.facts.present[i] == 0 and i in case.facts.trained
+    }
+
+
+def _annulled(case: Case, flow: Flow) -> list[Call]:
+    """The last affine call that only zeros come back to, though they do not come to the next one.
+
+    Rounding, a sign, a comparison: they have a gradient, and it is zero everywhere.
+    """
+    if not outcome(case).poor(_LEARNS) or dead_calls(case, flow):
+        return []
+    kinds, never = case.layers.layers, _never(case)
+    calls = [c for c in flow.calls if kinds[c.layer].kind.weighted]
+    for here, after in pairwise(c for c in calls if c.grad_output or c.layer in never):
+        back = here.grad_output
+        lost = _fed(here, after) if back is None else back.norm == 0 and not back.nonfinite
+        came = after.grad_input is not None and after.grad_input.norm > 0
+        between = (c for c in flow.calls if here.order <= c.order < after.order)
+        if lost and came and all((c.frozen or 0.0) < _FROZEN for c in between):
+            return [here]
+    return []
 
 
 def _mute(case: Case, layer: int) -> bool:

@@ -14,10 +14,11 @@ explode; they make outputs and attention scores absurd.
 **Thresholds.** The gain of a matrix with independent entries is the factor by which it scales a
 signal: 1 for Xavier, 1.41 for He, 0.58 for torch's default. `_GAIN` (3) is twice He's. A network
 without an opinion starts at the trivial predictor's loss; `_LOSS` is twice that. Of 83 healthy
-trainings five started higher, and the highest gain was 1.7: none has both. Both together, and
-`_LEARNS` (a quarter) of the loss not gained, make the finding. A plain chain whose gradients grow
-by `_CHAIN` (0.87 decades, four depth scales) or more is left to the rule on explosion, which can
-name the layer.
+trainings five started higher, and the highest gain was 1.7: none has both. Vectors of an embedding
+stand for an input, and are too large from an rms of `_VECTOR` (30) on, as an input is. Both
+together, and `_LEARNS` (a quarter) of the loss not gained, make the finding. A plain chain whose
+gradients grow by `_CHAIN` (0.87 decades, four depth scales) or more is left to the rule on
+explosion, which can name the layer.
 
 **Source.** Definition of the isotropic gain of a matrix; docs/thresholds.md.
 """
@@ -34,9 +35,10 @@ from surefoot.diagnosis.outcome import outcome, trivial_loss
 from surefoot.diagnosis.profile import first_profile
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+from surefoot.layers import Kind
 from surefoot.signals.flow import Call
 
-_GAIN, _LOSS = 3.0, 2.0
+_GAIN, _LOSS, _VECTOR = 3.0, 2.0, 30.0
 _LEARNS, _CHAIN = 0.25, 0.87
 _SMALLER = Remedy(
     "init.normal",
@@ -56,6 +58,7 @@ def judge(case: Case) -> Iterator[Finding]:
         return  # a plain chain shows it in its depth profile, with the layer
     ratio = float(flow.loss["value"]) / trivial
     gains = {c.order: _gain(c) for c in flow.calls if c.weight_norm and c.weight_rows}
+    gains |= {c.order: _scale(c) * _GAIN / _VECTOR for c in flow.calls if _embeds(case, c)}
     large = [c for c in flow.calls if gains.get(c.order, 0.0) > _GAIN]
     if not ratio > _LOSS or not large or not result.poor(_LEARNS):
         return
@@ -85,6 +88,14 @@ def judge(case: Case) -> Iterator[Finding]:
             Remedy(_SMALLER.remedy, name, _SMALLER.why, _SMALLER.code, {"std": "fan_in ** -0.5"}),
         ),
     )
+
+
+def _embeds(case: Case, call: Call) -> bool:
+    return case.layers.layers[call.layer].kind is Kind.EMBEDDING
+
+
+def _scale(call: Call) -> float:
+    return call.output.rms if call.output is not None else 0.0
 
 
 def _gain(call: Call) -> float:

@@ -126,15 +126,23 @@ def overshoots(case: Case) -> bool:
         return False
     if steps_cleared(case):
         return False
+    absurd = steps.early >= _OWN_SIZE and steps.typical >= _HIGH
     if not result.trivial:
         # Against its own first loss only: a loss that is not meant to fall may well rise.
-        return result.diverged and (proof is not None or steps.typical >= _HIGH)
+        failed = result.diverged or (absurd and not _below_the_first(case))
+        return failed and (proof is not None or steps.typical >= _HIGH)
     if result.diverged:
         return proof is not None or steps.highest >= _DIVERGED
     first = _FIRST if "adam" in case.facts.optimizer.lower() else 2 * _HIGH
     fast = steps.early >= first or steps.typical >= _HIGH
-    sure = proof is not None or (steps.early >= _OWN_SIZE and steps.typical >= _HIGH)
+    sure = proof is not None or absurd
     return result.skill < (_PROVED if sure else _GAINED) and (sure or fast)
+
+
+def _below_the_first(case: Case) -> bool:
+    """Whether the loss ended clearly below the very first one, before any step."""
+    first, final = case.get("loss").last[0, 0], outcome(case).final
+    return final is None or bool(final < (1 - _PROVED) * first)
 
 
 def _undefined(case: Case) -> bool:

@@ -17,7 +17,8 @@ survives a NaN.
 
 **Thresholds.** Nothing is measured against one: a value is finite or it is not. `_HUGE` (1e8) only
 names the cause where the operation could not be tried in float64: a float32 that is squared
-overflows from 1.8e19 on, and no layer of unit scale reaches 1e8 unless something exploded before.
+overflows from 1.8e19 on, and no layer of unit scale reaches 1e8 unless something exploded before. A
+batch that made one is to blame itself if its input has `_STANDS_OUT` (30) times the usual scale.
 `_HALF` are the dtypes whose overflow is their own and not float32's. `_STEEP` functions are defined
 everywhere; from `_STEEPEST` (88, the logarithm of the largest float32) on it is their size that no
 float holds, even where float64 does not either.
@@ -37,9 +38,11 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.forensics import lost_rows, tried
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule
+from surefoot.diagnosis.rules.bad_batch import standing
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 from surefoot.kernels import NONFINITE, STATISTICS
 
+_STANDS_OUT = 30.0  # times the usual scale of a batch
 _HUGE = 1e8  # values beyond which an overflow is the end of an explosion, not its beginning
 _HALF = ("float16", "bfloat16")
 _STEEP = ("exp", "exp2", "expm1", "sinh", "cosh")  # defined everywhere, and soon beyond every float
@@ -56,7 +59,8 @@ def judge(case: Case) -> Iterator[Finding]:
     loss = next((f.loss for f in case.flows if f.step == step and f.loss), {})
     if not loss and step == case.facts.nonfinite_loss:
         loss = case.lost
-    cause, layer, why, evidence = explain(case, step, flow.origin if flow else None, loss)
+    origin = flow.origin if flow else _between(case, step)
+    cause, layer, why, evidence = explain(case, step, origin, loss)
     names = [case.layers.parameters[i].name for i in _hit(case, alarm)]
     result = outcome(case)
     evidence.append(
@@ -115,6 +119,10 @@ def explain(
             "the targets or loss weights of the batch hold them",
             row,
         )
+    scale, _ = standing(case, step)
+    if scale >= _STANDS_OUT:
+        row = [Evidence("input scale over its median", scale, "< 5", step)]
+        return Cause.BAD_BATCH, None, f"the batch's input is {scale:.3g}x the usual scale", row
     if origin is None or origin["where"] == "loss":
         words = loss.get("undefined")
         if words and origin is not None and np.isfinite(loss.get("value") or 0.0):
@@ -122,6 +130,9 @@ def explain(
         if words:
             row = [Evidence("in the loss function", words, "inside its domain", step)]
             return Cause.UNDEFINED_OPERATION, None, f"the loss function takes {words}", row
+        if loss.get("half"):
+            why = "the loss function computes in float16, and outgrew it"
+            return Cause.DTYPE_OVERFLOW, None, why, []
         if origin is not None:
             why = "made by the loss function, from outputs of the model that are finite"
             return Cause.UNDEFINED_OPERATION, None, why, []
@@ -131,6 +142,34 @@ def explain(
     if origin["where"] == "weights":
         return _weights(case, step, origin)
     return _operation(case, step, origin)
+
+
+def _between(case: Case, step: int) -> dict[str, Any] | None:
+    """What the instrumented step shows where no operation was seen making it.
+
+    The first module to give a non-finite value, or to be given one by what lies between modules;
+    the loss function if all of them gave finite ones.
+    """
+    flow = next((f for f in case.flows if f.step == step and f.calls), None)
+    if flow is None:
+        return None
+    leaves = [c for c in flow.calls if case.layers.layers[c.layer].leaf and c.output]
+    for call in sorted(leaves, key=lambda c: c.order):
+        given = call.input is not None and call.input.nonfinite > 0
+        if not given and not (call.output and call.output.nonfinite):
+            continue
+        largest = call.input.maxabs if call.input is not None else 0.0
+        name = "what lies before it" if given else case.layers.layers[call.layer].type
+        return {
+            "where": "forward",
+            "operation": name,
+            "layer": None if given else call.layer,
+            "lowest": -largest,
+            "highest": largest,
+            "dtype": call.dtype or "",
+            "wider": True if call.dtype == "float16" and not given else None,
+        }
+    return {"where": "loss"} if leaves else None
 
 
 def _weights(

@@ -21,11 +21,12 @@ quotient of a mean of squares and a running mean of the same. At `_SHORT` (0.1) 
 tenth of their length. Sound runs come below it too, as their gradients fade with their loss:
 therefore it is only said of a run that has not gained `_LEARNS` of the trivial predictor's loss,
 whose RMS_t was at least `_FRESH` (0.3) before and has not been since, for half of the run or more;
-or whose eps rules `_RULED` (half) of the elements. Below `_GONE` (1e-6) there is no gradient to
-speak of, which is another matter. Single batches scatter (a sound regression had 0.66, then 0.09):
-it takes `_SAMPLES` (3) sampled steps in a row. `_STEPS` (30) steps are what the rule on low
-learning rates asks for as well. Where the weights have faded to `_FADED` (a tenth), gradients fade
-with them, and that is what is wrong (SF307).
+or which was below `_SHORT` at the very first step, whose state was therefore taken over from
+another run; or whose eps rules `_RULED` (half) of the elements. Below `_GONE` (1e-12) there is no
+gradient to speak of, which is another matter. Single batches scatter (a sound regression had 0.66,
+then 0.09): it takes `_SAMPLES` (3) sampled steps in a row. `_STEPS` (30) steps are what the rule on
+low learning rates asks for as well. Where the weights have faded to `_FADED` (a tenth), gradients
+fade with them, and that is what is wrong (SF307).
 
 **Source.** Kingma & Ba 2015, section 2; Wortsman et al. 2023, "Stable and low-precision training",
 section 3.4 (RMS_t).
@@ -43,7 +44,7 @@ from surefoot.diagnosis.pace import remaining
 from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 
-_SHORT, _FRESH, _GONE, _RULED = 0.1, 0.3, 1e-6, 0.5
+_SHORT, _FRESH, _GONE, _RULED = 0.1, 0.3, 1e-12, 0.5
 _LEARNS, _STEPS, _SAMPLES, _FADED = 0.5, 30, 3, 0.1
 _MEMORY = Remedy(
     "optimizer.beta2",
@@ -83,7 +84,9 @@ def judge(case: Case) -> Iterator[Finding]:
         return
     now, ruled = float(np.nanmedian(rms[late])), float(np.nanmedian(share[late]))
     eps = ruled >= _RULED
-    if not _GONE < now < _SHORT or not (eps or len(fresh)):
+    # A state that is made at the first step fits the gradient it is made of.
+    inherited = series.steps[0] == 0 and rms[0] < _SHORT
+    if not _GONE < now < _SHORT or not (eps or len(fresh) or inherited):
         return
     since = int(series.steps[late][0]) if len(fresh) else 0
     name = case.facts.optimizer

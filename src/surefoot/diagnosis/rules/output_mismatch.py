@@ -42,7 +42,7 @@ _LOGITS = Remedy(
     "the loss expects raw scores and applies its own softmax or sigmoid",
     "return self.head(x)   # without an activation",
 )
-_RANGE = Remedy(
+WITHIN_RANGE = Remedy(
     "output.linear",
     None,
     "targets outside of the activation's bounds cannot be reached",
@@ -89,7 +89,7 @@ def judge(case: Case) -> Iterator[Finding]:
             Evidence("operation before the loss", word, "none with bounds", flow.step),
             Evidence("loss out of reach, of a constant prediction's", out, "0", flow.step),
         ),
-        remedies=(_LOGITS if kind in _SCORES else _RANGE,),
+        remedies=(_LOGITS if kind in _SCORES else WITHIN_RANGE,),
     )
 
 

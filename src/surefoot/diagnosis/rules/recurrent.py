@@ -106,7 +106,7 @@ def _forgets(case: Case, growth: float, points: int) -> bool:
     result, steps = outcome(case), pace(case)
     if result.short or result.diverged or steps is None:
         return False
-    if steps.early >= _EARLY or steps.typical >= _TYPICAL or steps.highest < _LEAST:
+    if steps.early >= _EARLY or steps.typical >= _TYPICAL or steps.fastest < _LEAST:
         return False
     drastic = growth <= -_DRASTIC * points
     return growth <= _FADES and result.poor(_HALF if drastic else _NOTHING)
@@ -125,8 +125,15 @@ def _profiles(case: Case, flow: Flow) -> dict[int, list[float]]:
         # A cell called in a loop: its calls are the time steps themselves.
         kind = case.layers.layers[layer].kind
         if len(logs) >= _LOOP and (kind is Kind.RECURRENT or _steady(logs)):
-            found.setdefault(layer, logs)
+            found.setdefault(layer, _without_sum(logs))
     return found
+
+
+def _without_sum(logs: list[float]) -> list[float]:
+    """Without what a loss read at every call adds up to: T terms at the first of T calls."""
+    terms = np.log10(np.arange(len(logs), 0, -1))
+    growing = logs[0] > logs[-1]
+    return (np.array(logs) - terms).tolist() if growing else logs
 
 
 def _cell(case: Case, call: Call) -> bool:

@@ -21,7 +21,9 @@ frozen networks ended at 0.23 and 0.28, with 0.55 to 0.75 at 0.41 where their tw
 with all of it at 1. So `_SOME` (0.3) counts if the run has not gained `_FEW` (half) of that loss,
 and `_MOST` (half) if it has not gained `_MANY` (three quarters). For the cause: a gain of weights
 (Frobenius norm over the root of the fan-out) above `_GAIN` (3) is three times what keeps the scale;
-an input rms above `_LARGE` (30) is thirty times what Xavier assumes.
+an input rms above `_LARGE` (30) is thirty times what Xavier assumes. Units behind which no affine
+layer follows are the model's answer: no step moved the weights by `_LONG` (half), so they went
+where the targets drew them.
 
 **Source.** Glorot & Bengio 2010, section 3 (saturation of tanh and sigmoid layers);
 docs/thresholds.md.
@@ -34,17 +36,25 @@ from collections.abc import Iterator
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, bad_severity
+from surefoot.diagnosis.rules import output_mismatch
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
 from surefoot.signals.flow import Call, Flow
 
 _SOME, _MOST, _FEW, _MANY = 0.3, 0.5, 0.5, 0.75
-_GAIN, _LARGE = 3.0, 30.0
+_GAIN, _LARGE, _LONG = 3.0, 30.0, 0.5
+_NOWHERE = (
+    Cause.INPUT_SCALE,
+    Cause.LEARNING_RATE_TOO_HIGH,
+    Cause.OUTPUT_ACTIVATION_MISMATCH,
+)
 _KINDS = ("tanh", "sigmoid", "softmax")
 _BECAUSE = {
     Cause.INPUT_SCALE: "the input is too large",
     Cause.WEIGHTS_TOO_LARGE: "the weights before them are too large",
     Cause.LEARNING_RATE_TOO_HIGH: "the steps drove them there",
+    Cause.OUTPUT_ACTIVATION_MISMATCH: "they are the output, and the targets lie beyond",
     Cause.SATURATING_ACTIVATION: "their biases, or what is added to their input, are too large",
 }
 
@@ -75,8 +85,8 @@ def _share(call: Call) -> float:
 def _finding(case: Case, flow: Flow, origin: Call, frozen: list[Call]) -> Finding:
     first = _since([f for f in case.flows if not f.replayed], origin, flow)
     before = _fed_by(case, first, origin)
-    cause = _cause(case, first, before)
-    layer = None if cause in (Cause.INPUT_SCALE, Cause.LEARNING_RATE_TOO_HIGH) else before.layer
+    cause = _cause(case, first, before, origin)
+    layer = None if cause in _NOWHERE else before.layer
     name = case.layers.title(origin.layer if layer is None else layer)
     share = _share(origin)
     return Finding(
@@ -123,8 +133,18 @@ def _fed_by(case: Case, flow: Flow, origin: Call) -> Call:
     return next((c for c in reversed(weighted) if c.order <= here.order), here)
 
 
-def _cause(case: Case, flow: Flow, before: Call) -> Cause:
-    start = case.first
+def _at_the_output(case: Case, flow: Flow, origin: Call) -> bool:
+    """Whether no affine layer follows the saturated units: they are the model's answer."""
+    later = (c for c in flow.calls if c.order > origin.order)
+    last = not any(case.layers.layers[c.layer].kind.weighted for c in later)
+    return last and origin.activation != "softmax"
+
+
+def _cause(case: Case, flow: Flow, before: Call, origin: Call) -> Cause:
+    start, steps = case.first, pace(case)
+    calm = steps is not None and steps.early < _LONG
+    if calm and _at_the_output(case, flow, origin):
+        return Cause.OUTPUT_ACTIVATION_MISMATCH
     if start is not None and flow.step > start.step:
         return Cause.LEARNING_RATE_TOO_HIGH
     entry = next((c for c in flow.calls if c.depth == 0 and c.input), None)
@@ -147,6 +167,8 @@ def _remedies(cause: Cause, name: str) -> tuple[Remedy, ...]:
     if cause is Cause.INPUT_SCALE:
         code = "x = (x - train.mean(0)) / train.std(0).clamp(min=1e-6)"
         return (Remedy("input.standardise", None, "units then see inputs of about one", code),)
+    if cause is Cause.OUTPUT_ACTIVATION_MISMATCH:
+        return (output_mismatch.WITHIN_RANGE,)
     if cause is Cause.LEARNING_RATE_TOO_HIGH:
         return (prescriptions.learning_rate(0.1, "so that units are not driven into saturation"),)
     return (prescriptions.aimed(prescriptions.XAVIER, name),)

@@ -46,7 +46,7 @@ import numpy as np
 
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import Outcome, outcome
-from surefoot.diagnosis.pace import remaining
+from surefoot.diagnosis.pace import pace, remaining
 from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 from surefoot.signals.flow import Flow
@@ -84,6 +84,8 @@ def judge(case: Case) -> Iterator[Finding]:
     cause, why, evidence, remedy = _cause(case, result)
     if why is None and _still_falls(case, result):
         return
+    if why is None and _no_weight_moves(case):
+        why = "half of the weight matrices and more never moved at all"
     if why is None and above:
         why = "it has stopped falling where a guess would do better"
     yield Finding(
@@ -115,6 +117,11 @@ def _since(case: Case, result: Outcome) -> int:
     better = series.last[:, 0] < (1 - _WAS) * (result.yardstick or 0.0)
     good = np.flatnonzero(better)
     return int(series.steps[good[-1]]) + 1 if len(good) else 0
+
+
+def _no_weight_moves(case: Case) -> bool:
+    steps = pace(case)
+    return steps is not None and steps.samples > 0 and steps.highest == 0
 
 
 def _still_falls(case: Case, result: Outcome) -> bool:

@@ -28,8 +28,10 @@ loss of `_NOTHING` (-20) decades at one layer is none that slopes and weights ma
 behind it is exactly zero, and where ReLU units are dead that is their doing (SF105). Where less
 than `_CRITICAL` (0.1) decades a layer are missing, the weights have four fifths of the right size:
 if such a network is deep enough to collapse, the depth is at fault (SF104). Below `_MILD` (2)
-decades in all most networks learn, if slowly: steps that are proved too long are then the reason
-why one does not.
+decades in all most networks learn, if slowly: steps that are proved too long, or as long as the
+weights (`_OWN_SIZE`), or an optimizer that leaves out `_UNHELD` (half) of them, are then the reason
+why one does not. And where not even the fastest parameter moves by `_SHORT` (3e-5) a step, it is no
+matter of depth: the last layer receives the whole gradient.
 
 **Source.** Schoenholz et al. 2017 (growth chi_1 a layer); docs/thresholds.md.
 """
@@ -47,14 +49,18 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.forensics import step_to_blame
 from surefoot.diagnosis.growth import Growth, growth
 from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, times
 from surefoot.diagnosis.rules.collapsed import collapsed_calls
 from surefoot.diagnosis.rules.dead import dead_calls
+from surefoot.diagnosis.rules.left_out import left_out
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.signals.flow import Call
 
 _PART = 0.05  # decades
 _CRITICAL = 0.1  # decades a layer: weights of four fifths of the right size
+_SHORT, _OWN_SIZE = 3e-5, 1.0  # of the weights in a step
+_UNHELD = 0.5  # of the weights in no optimizer
 _MILD = 2.0  # decades in all: most networks with fewer learn, if slowly
 _NOTHING = -20.0  # decades at one layer: the gradient behind it is exactly zero
 # Decades a layer lost to the slope: halfway from ReLU's -0.151 to a sigmoid's best, -0.602.
@@ -83,8 +89,17 @@ def _dead(case: Case, found: Growth) -> bool:
 
 
 def _mild(case: Case, found: Growth) -> bool:
-    """Whether networks learn with so little loss of gradient, and the steps are proved too long."""
-    return not found.lone and found.decades < _MILD and step_to_blame(case) is not None
+    """Whether networks learn with so little loss of gradient, and the steps are at fault.
+
+    Proved too long, as long as the weights themselves, taken with a part of them only, or so short
+    that not even the last layer, which receives the whole gradient, gets anywhere.
+    """
+    steps = pace(case)
+    if steps is not None and steps.samples and steps.fastest < _SHORT:
+        return True
+    long = steps is not None and steps.early >= _OWN_SIZE
+    other = long or step_to_blame(case) is not None or left_out(case) >= _UNHELD
+    return not found.lone and found.decades < _MILD and other
 
 
 def _by_depth(case: Case, found: Growth) -> bool:
