@@ -92,7 +92,7 @@ class Rounded(nn.Module):
         self.middle = middle
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.middle(self.one(x) / 4)
+        x = self.middle(self.one(x))
         return self.three(torch.tanh(self.two(x)))
 
 
@@ -185,8 +185,11 @@ def test_an_optimizer_that_brings_its_state_along_is_told_from_a_low_rate() -> N
     assert root is not None and root.rule == "SF306", str(session.report())
 
 
-def test_output_units_that_the_targets_drive_into_saturation() -> None:
+def test_output_units_that_the_targets_drive_into_saturation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A loss whose targets cannot be read, of an output that cannot reach them."""
+    monkeypatch.setattr("surefoot.watching.training._ALLOWANCE", 60.0)  # on any machine
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1), nn.Tanh())
     session = Session(folder=None)

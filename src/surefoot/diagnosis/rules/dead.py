@@ -17,7 +17,8 @@ and biases, or use a leaky ReLU or GELU.
 were, freshly initialised. A layer with 73 % of its units dead still learned to a loss of 0.05, so a
 share below `_DEAD` (0.95) is no evidence; the most in 58 healthy trainings were 56 %. What is left
 of such a layer is one unit in twenty, and the run must not have gained `_LEARNS` (a quarter) of the
-trivial predictor's loss.
+trivial predictor's loss. Where the activation could not be recognised, a layer that is fed nothing
+but zeros tells of it; numbers up to `_ROUNDS` (a half) may have been rounded to zero instead.
 
 **Source.** Measured: a network with 73 % of a layer dead still trains; docs/thresholds.md.
 """
@@ -34,7 +35,7 @@ from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
 from surefoot.signals.flow import Call, Flow
 
-_DEAD, _LEARNS = 0.95, 0.25
+_DEAD, _LEARNS, _ROUNDS = 0.95, 0.25, 0.5
 _LEAKY = Remedy(
     "activation.leaky_relu",
     None,
@@ -48,7 +49,7 @@ def judge(case: Case) -> Iterator[Finding]:
     if not outcome(case).poor(_LEARNS):
         return
     for flow in case.flows:
-        dead = dead_calls(case, flow) or _silent(case, flow)
+        dead = dead_calls(case, flow) or fed_nothing(case, flow)
         if dead:
             yield _finding(case, flow, dead)
             return
@@ -63,14 +64,18 @@ def dead_calls(case: Case, flow: Flow) -> list[Call]:
     return [c for c in asleep if c.layer not in awake & affine]
 
 
-def _silent(case: Case, flow: Flow) -> list[Call]:
-    """The affine call before the first hidden one that is fed nothing but zeros."""
+def fed_nothing(case: Case, flow: Flow) -> list[Call]:
+    """The affine call before the first hidden one that is fed nothing but zeros.
+
+    Not one whose outputs are all below `_ROUNDS`: rounding makes zeros of them as well.
+    """
     weighted = [c for c in flow.calls if case.layers.layers[c.layer].kind.weighted and c.input]
     # A recurrent layer begins at zeros and is fed later.
     fed = {c.layer for c in weighted if c.input is not None and c.input.zeros < c.input.numel}
     for before, call in pairwise(weighted):
         if call.layer not in fed:
-            return [before]
+            large = before.output is not None and before.output.maxabs >= _ROUNDS
+            return [before] if large else []
     return []
 
 

@@ -28,7 +28,7 @@ from itertools import pairwise
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule
-from surefoot.diagnosis.rules.dead import dead_calls
+from surefoot.diagnosis.rules.dead import dead_calls, fed_nothing
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 from surefoot.signals.flow import Call, Flow
 
@@ -149,7 +149,8 @@ def _annulled(case: Case, flow: Flow) -> list[Call]:
 
     Rounding, a sign, a comparison: they have a gradient, and it is zero everywhere.
     """
-    if not outcome(case).poor(_LEARNS) or dead_calls(case, flow):
+    dead = dead_calls(case, flow) or fed_nothing(case, flow)
+    if dead or not outcome(case).poor(_LEARNS):
         return []
     kinds, never = case.layers.layers, _never(case)
     calls = [c for c in flow.calls if kinds[c.layer].kind.weighted]
