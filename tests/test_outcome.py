@@ -52,3 +52,18 @@ def test_the_yardstick_has_the_unit_of_the_last_losses() -> None:
     assert trivial_loss(case) == pytest.approx(2.3 * 1.1)
     alike = {"kind": "bce", "trivial": 0.0, "multiplier": 1.0}
     assert trivial_loss(Case(build_table([])[0], {}, losses=(alike,))) is None
+
+
+def test_other_labels_have_a_yardstick_of_their_own() -> None:
+    def read(trivial: float, kind: str = "cross_entropy") -> dict[str, object]:
+        return {"kind": kind, "trivial": trivial, "multiplier": 1.0}
+
+    def of(*losses: dict[str, object]) -> float | None:
+        return trivial_loss(Case(build_table([])[0], {}, losses=losses))
+
+    assert of(*map(read, [1.4] * 7 + [2.3, 2.2])) == pytest.approx(2.25)
+    assert of(*map(read, [1.4, 1.5, 1.2, 1.3])) == pytest.approx(1.35)  # batches differ that much
+    assert of(*map(read, [0.7, 0.6, 0.0])) == pytest.approx(0.65)  # the last one holds one class
+    assert of(*map(read, [0.0, 0.0])) is None
+    # The variance of a few targets scatters by more than that: all of them count.
+    assert of(*(read(v, "mse") for v in (1.0, 5.0, 1.0, 3.0))) == pytest.approx(2.0)

@@ -162,6 +162,7 @@ def trivial_loss(case: Case) -> float | None:
     if (
         values and case.losses[-1].get("kind") == "cross_entropy"
     ):  # another task, on other labels, begins anew
-        values = [v for v in values if 1 / _OTHER <= v / values[-1] <= _OTHER]
+        last = next((v for v in reversed(values) if v > 0), 0.0)
+        values = [v for v in values if last / _OTHER <= v <= last * _OTHER]
     median = float(np.median(values)) if values else 0.0
     return median if median > 0 else None

@@ -8,6 +8,8 @@ import numpy as np
 
 from surefoot.diagnosis.case import Case
 
+_SOLID = 1e-3  # rms of a parameter whose update can be told as a share of it
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -55,8 +57,17 @@ def _pace(case: Case) -> Pace | None:
         samples=len(finite),
         last=float(finite[-1]),
         path=float(np.sum(larger * np.diff(at).clip(min=0))),
-        fastest=float(ratios.high[np.isfinite(ratios.high)].max()),
+        fastest=_fastest(case, ratios.high.astype(float)),
     )
+
+
+def _fastest(case: Case, ratios: np.ndarray) -> float:
+    """The largest ratio of any parameter that is not next to zero, as a bias may be at first."""
+    sizes = case.get("weight")
+    if len(sizes) and sizes.high.shape[1] == ratios.shape[1]:
+        ratios = ratios[:, sizes.last[-1] >= _SOLID]
+    known = ratios[np.isfinite(ratios)]
+    return float(known.max()) if len(known) else 0.0
 
 
 def remaining(case: Case) -> float | None:

@@ -150,16 +150,23 @@ def _annulled(case: Case, flow: Flow) -> list[Call]:
     Rounding, a sign, a comparison: they have a gradient, and it is zero everywhere.
     """
     dead = dead_calls(case, flow) or fed_nothing(case, flow)
-    if dead or not outcome(case).poor(_LEARNS):
+    # In a branch that begins at zero nothing is lost: what lies in it is meant to wait.
+    branches = any(c.identity for c in flow.calls)
+    if dead or branches or not outcome(case).poor(_LEARNS):
         return []
     kinds, never = case.layers.layers, _never(case)
     calls = [c for c in flow.calls if kinds[c.layer].kind.weighted]
     for here, after in pairwise(c for c in calls if c.grad_output or c.layer in never):
         back = here.grad_output
-        lost = _fed(here, after) if back is None else back.norm == 0 and not back.nonfinite
+        lost = back is None or (back.norm == 0 and not back.nonfinite)
         came = after.grad_input is not None and after.grad_input.norm > 0
         between = (c for c in flow.calls if here.order <= c.order < after.order)
-        if lost and came and all((c.frozen or 0.0) < _FROZEN for c in between):
+        if (
+            lost
+            and came
+            and _fed(here, after)
+            and all((c.frozen or 0.0) < _FROZEN for c in between)
+        ):
             return [here]
     return []
 
