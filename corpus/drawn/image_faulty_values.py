@@ -59,11 +59,6 @@ def row_of(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
 # One batch that is not like the others.
 for name, change, more in (
     (
-        "image_cleaner_plain_7_absolute/batch_never_divided",
-        dict(poison=once(110, lambda x: 3e4 * x)),
-        {},
-    ),
-    (
         "image_drawn/batch_x1000",
         dict(poison=once(110, lambda x: 1000 * x)),
         dict(optimizer=sgd(0.1, momentum=0.9)),

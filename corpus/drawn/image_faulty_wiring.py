@@ -17,7 +17,6 @@ from corpus.trainings import image_nets as nets
 from corpus.trainings import image_pixels as pixels
 from corpus.trainings.image_blocks import tower
 from corpus.trainings.surgery import put
-from corpus.trainings.tasks import Loss
 
 
 # Operations outside their domain.
@@ -35,17 +34,6 @@ def corners(x: torch.Tensor) -> torch.Tensor:
     return 1e-3 * (across.square() + down.square()).sqrt().mean()
 
 
-def by_area(floor: float) -> Loss:
-    """The loss of each image over its own rough pixels, of which some images have none."""
-
-    def loss(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        each = F.binary_cross_entropy_with_logits(out, y, reduction="none")
-        inside = (each * y).sum((1, 2, 3)) / y.sum((1, 2, 3)).clamp_min(floor)
-        return each.mean() + 0.1 * inside.mean()
-
-    return loss
-
-
 UNDEFINED = ("nonfinite", "undefined_operation")
 for name, layers, change, more in (
     (
@@ -61,12 +49,6 @@ for name, layers, change, more in (
         {},
     ),
     ("image_styled/corners", None, dict(smooth=corners), {}),
-    (
-        "image_ladder_gated_groups_rough/empty_masks",
-        (None,),
-        dict(loss=by_area(0.0)),
-        dict(loss=by_area(1.0), optimizer=adam(3e-3)),
-    ),
     (
         "image_plain_lookahead_place/even_maps",
         ("extra",),
