@@ -14,7 +14,7 @@ import numpy as np
 from surefoot.diagnosis.case import Case
 
 _SHORT = 12  # steps below which progress cannot be told from noise
-_OTHER = 1.5  # times: entropies of labels that differ by more are of different labels
+_OTHER = 1.5  # times the entropy of the last labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +159,8 @@ def trivial_loss(case: Case) -> float | None:
         and not loss.get("target_nonfinite")
     ]
     values = [trivial for trivial, weight in read if 0.5 <= weight / read[-1][1] <= 2]
-    if (
-        values and case.losses[-1].get("kind") == "cross_entropy"
-    ):  # another task, on other labels, begins anew
+    # Entropies that differ by more are of other labels: another task has begun.
+    if values and case.losses[-1].get("kind") == "cross_entropy":
         last = next((v for v in reversed(values) if v > 0), 0.0)
         values = [v for v in values if last / _OTHER <= v <= last * _OTHER]
     median = float(np.median(values)) if values else 0.0

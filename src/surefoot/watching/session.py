@@ -262,13 +262,18 @@ class Session:
         found["undefined"] = undefined_in_loss(tensor)
         if not finite:
             found["half"] = half_in_loss(tensor)
-        elif any(t.step >= 2 for t in self.trainings):  # by then every optimizer has shown itself
+        elif self._knows_all and any(t.step >= 2 for t in self.trainings):
             found["left_out"] = self._left_out(tensor)
         # Of several backward calls before one step the losses are added up, and so is this.
         self._anatomy = found = together(self._anatomy, found)
         for training in self.trainings:
             if training.wants_anatomy or not finite:
                 training.anatomy = found
+
+    @property
+    def _knows_all(self) -> bool:
+        """Whether every optimizer of the process is watched, from its first step on."""
+        return self._adopt and len(self.trainings) < _MAX_TRAININGS
 
     def _left_out(self, loss: torch.Tensor) -> float:
         """Share of the weight matrices under a loss that no optimizer holds."""

@@ -24,9 +24,10 @@ weight). The step size must be none of the reasons: ratios of update to weight w
 at first, `_TYPICAL` (0.1) later and above `_LEAST` (3e-5), as in the rules on learning rates. A
 cell by hand is seen as an affine layer that is called `_LOOP` (8) times or more in a pass, can take
 in what it gave out, and whose gradient goes the same way at `_STEADY` (0.8) of the calls: of eight
-calls that mean nothing, so many do so by chance in one of sixteen. Healthy recurrent trainings lay
-between -1.3 and -1.6 decades for images read row by row, and at -6.3 for a language model that had
-gained a quarter: the fading alone is no evidence.
+calls that mean nothing, so many do so by chance in one of sixteen. A loss that is read at every one
+of T calls adds up to T times as much at the first: that much growth is taken away. Healthy
+recurrent trainings lay between -1.3 and -1.6 decades for images read row by row, and at -6.3 for a
+language model that had gained a quarter: the fading alone is no evidence.
 
 **Source.** Pascanu, Mikolov & Bengio 2013, section 2.
 """
