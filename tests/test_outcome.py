@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import Outcome, outcome, trivial_loss
 from surefoot.layers import build_table
 from surefoot.record.series import Series
+from surefoot.signals.loss import anatomy
 
 
 def of(losses: list[float]) -> Outcome:
@@ -67,3 +72,28 @@ def test_other_labels_have_a_yardstick_of_their_own() -> None:
     assert of(*map(read, [0.0, 0.0])) is None
     # The variance of a few targets scatters by more than that: all of them count.
     assert of(*(read(v, "mse") for v in (1.0, 5.0, 1.0, 3.0))) == pytest.approx(2.0)
+
+
+Y = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+T = torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("loss", "summed", "factor"),
+    [  # a loss that cannot be read as a whole, and its factor on the mean of its largest term
+        (lambda y: ((y - T) ** 2).sum(), True, 24),
+        (lambda y: ((y - T) ** 2).mean(), False, 1),
+        (lambda y: 5000 * (y - T).abs().mean(), False, 5000),
+        (lambda y: 3 * F.l1_loss(y, T, reduction="sum") / 8, True, 9),
+        (lambda y: F.mse_loss(y, T, reduction="sum") + 0.1 * y.square().mean(), True, 24),
+        (lambda y: F.mse_loss(y, T) + 0.1 * F.l1_loss(y, T), False, 1),
+        (lambda y: -y.log_softmax(1)[range(8), T.argmax(1)].sum(), True, 8),
+        (lambda y: ((y - T) ** 2).sum(1).mean(), False, 1),
+    ],
+)
+def test_the_factor_of_a_loss_that_is_made_by_hand(
+    loss: Callable[[torch.Tensor], torch.Tensor], summed: bool, factor: float
+) -> None:
+    found = anatomy(loss(Y.clone().requires_grad_() * 1.0))
+    assert (found.summed, found.multiplier) == (summed, pytest.approx(factor))
+    assert found.kind in ("unknown", "composite") and found.trivial is None

@@ -55,6 +55,7 @@ RIGS: dict[str, tuple[str, str]] = {
     "SF304": ("input_x1000_mlp", "raw_pixels"),
     "SF306": ("stale_moment_adam", "weight_lowered_short_memory"),
     "SF307": ("stalled_weight_decay", "decay_that_helps"),
+    "SF308": ("betas_swapped_adam", "weight_lowered_short_memory"),
     "SF401": ("not_zeroed_sgd", "accumulation_of_four"),
     "SF402": ("graph_cut_detach", "frozen_backbone"),
     "SF404": ("only_the_last_layer", "frozen_backbone"),

@@ -246,6 +246,23 @@ def test_rms_of_a_gradient_that_jumps_follows_the_closed_form(decay):
         assert all(torch.equal(x, adam.state[p][k]) for k, x in state.items())
 
 
+def test_amsgrad_divides_by_the_largest_mean_so_far():
+    p = nn.Parameter(torch.zeros(2, 3, dtype=torch.float64))
+    adam = torch.optim.Adam([p], betas=(0.9, 0.5), eps=1e-12, amsgrad=True)
+    for size in (100.0, 1.0, 1.0):
+        p.grad = torch.full_like(p, size)
+        adam.step()
+    p.grad = torch.ones_like(p)
+    found = second_moments(adam, [p], np.empty((1, 2)))
+    # The mean after the first step, 0.5 * 100^2, is the largest; the fourth step corrects it.
+    assert found[0, 0] == pytest.approx(1 / math.sqrt(0.5 * 1e4 / (1 - 0.5**4)))
+    before = p.detach().clone()
+    moment = adam.state[p]["exp_avg"].clone()
+    adam.step()  # the step itself is the oracle: lr m / root
+    root = (0.9 * moment + 0.1) / (1 - 0.9**4) * 1e-3 / (before - p.detach())
+    assert float(1 / root.mean()) == pytest.approx(found[0, 0], rel=1e-6)
+
+
 def test_where_eps_is_larger_than_the_root_the_share_says_so():
     p = nn.Parameter(torch.zeros(2, 2))
     frozen = nn.Parameter(torch.zeros(3, 1))

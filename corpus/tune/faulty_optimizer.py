@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from corpus import faulty_case
-from corpus.recipes import Optimizer, adam, adamw, he, mlp, named
+from corpus.recipes import Optimizer, adam, adamw, he, mlp, named, sgd
 
 STEPS = 400
+HIGH = "exploding|oscillating|nonfinite|stalled"
+
+
+def rmsprop(lr: float, **options: Any) -> Optimizer:
+    return lambda parameters: torch.optim.RMSprop(parameters, lr=lr, **options)
+
+
+def adagrad(lr: float, **options: Any) -> Optimizer:
+    return lambda parameters: torch.optim.Adagrad(parameters, lr=lr, **options)
 
 
 class Lowered:
@@ -47,6 +57,26 @@ def last_layer(make: Optimizer) -> Optimizer:
     return lambda parameters: make(list(parameters)[-2:])
 
 
+faulty_case(
+    "betas_swapped_adam", mlp, HIGH, "optimizer_state", None,
+    dict(optimizer=adam(2e-2, betas=(0.999, 0.9))), fast=True, optimizer=adam(2e-2),
+)  # fmt: skip
+faulty_case(
+    "momentum_0999", named, HIGH, "optimizer_state", None,
+    dict(optimizer=sgd(0.02, momentum=0.999)), optimizer=sgd(0.02, momentum=0.9),
+)  # fmt: skip
+faulty_case(
+    "rmsprop_without_correction", mlp, HIGH, "optimizer_state", None,
+    dict(optimizer=rmsprop(3e-3, alpha=0.99999)), optimizer=rmsprop(3e-3),
+)  # fmt: skip
+faulty_case(
+    "adagrad_begins_full", mlp, "stalled", "optimizer_state", None,
+    dict(optimizer=adagrad(1e-2, initial_accumulator_value=100.0)), optimizer=adagrad(1e-2),
+)  # fmt: skip
+faulty_case(
+    "climbs_the_loss", mlp, HIGH, "optimizer_state", None,
+    dict(optimizer=sgd(0.05, momentum=0.9, maximize=True)), optimizer=sgd(0.05, momentum=0.9),
+)  # fmt: skip
 faulty_case(
     "only_the_last_layer", mlp, "stalled", "disconnected_parameters", None,
     dict(optimizer=last_layer(adam(3e-3))), fast=True, optimizer=adam(3e-3), depth=4, width=10,

@@ -24,10 +24,11 @@ class Facts:
     steps: optimizer steps; backwards: backward calls; followed: steps of which it is known whether
     their gradients were zeroed before; carried: those that still held the previous step's;
     first_carried: the first of them; present [P]: steps in which each parameter had a gradient;
-    trained: indices of those that an optimizer holds; optimizer: its class name; nonfinite_loss:
-    first step whose loss was not finite; ended: how the training ended ("running", "ended",
-    "raised", "interrupted"); rehearsed: nothing was trained: the steps were a few on one batch, on
-    copies, before training (`surefoot check`).
+    trained: indices of those that an optimizer holds; optimizer: its class name; optimizers: how
+    many were made; settings: the numbers the last was given (momentum, beta1, eps ...);
+    nonfinite_loss: first step whose loss was not finite; ended: how the training ended ("running",
+    "ended", "raised", "interrupted"); rehearsed: nothing was trained: the steps were a few on one
+    batch, on copies, before training (`surefoot check`).
     """
 
     steps: int = 0
@@ -38,6 +39,8 @@ class Facts:
     present: tuple[int, ...] = ()
     trained: frozenset[int] = frozenset()
     optimizer: str = ""
+    optimizers: int = 1
+    settings: tuple[tuple[str, float], ...] = ()
     nonfinite_loss: int | None = None
     ended: str = "ended"
     rehearsed: bool = False

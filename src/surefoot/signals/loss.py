@@ -48,7 +48,7 @@ _LOSSES = {
     "SmoothL1LossBackward0": "huber",
     "HuberLossBackward0": "huber",
 }
-_MAX_NODES = 256
+_MAX_NODES, _MAX_DEPTH = 256, 24
 
 
 @dataclass(slots=True)
@@ -57,7 +57,8 @@ class Anatomy:
 
     kind: the loss function, "composite" for several, "unknown" for none that is known.
     multiplier: the number that backward is called on, as a multiple of the loss function's mean
-    over its targets: constants, element counts of sums, and weights or masks on the elements.
+    over its targets: constants, element counts of sums, and weights or masks on the elements; of a
+    loss that is composite or unknown, that of its largest term, as far as it can be read.
     summed: the elements are added up without being averaged.
     trivial: loss of the best constant prediction on this batch's targets, multiplier included;
     None where the targets cannot be read.
@@ -139,11 +140,37 @@ def anatomy(loss: torch.Tensor) -> Anatomy:
             result.target_nonfinite += int(bad.sum())
             weights = _times(weights, factor)
         queue += [(n, weights, below) for n, _ in node.next_functions]
-    if heads and (several or len(heads) > 1):
-        result.kind = "composite"
-    elif heads:
+    if heads and not several and len(heads) == 1:
         _read_head(result, *heads[0])
+        return result
+    result.kind = "composite" if heads else "unknown"
+    result.summed, result.multiplier = _outermost(loss.grad_fn)
     return result
+
+
+def _outermost(node: Any, depth: int = 0) -> tuple[bool, float]:
+    """(whether it is a sum, factor on a mean) of a loss that cannot be read as a whole.
+
+    Constants down to the first mean or sum; of several terms the one with the largest factor.
+    """
+    if node is None or depth > _MAX_DEPTH:
+        return False, 1.0
+    name = node.name().rpartition("::")[2]
+    inner = [n for n, _ in node.next_functions if n is not None]
+    if name.startswith(("AddBackward", "SubBackward")) and inner:
+        return max((_outermost(n, depth + 1) for n in inner), key=lambda found: abs(found[1]))
+    if name == "SumBackward0":
+        return True, float(math.prod(node._saved_self_sym_sizes))
+    if name in _LOSSES:
+        summed = getattr(node, "_saved_reduction", 1) == 2
+        return summed, float(node._saved_target.numel()) if summed else 1.0
+    if name.startswith("Neg") and inner:
+        return _outermost(inner[0], depth + 1)
+    factor = _factor(node, name) if name.startswith(("Mul", "Div")) else None
+    if factor is None or factor.numel() != 1:
+        return False, 1.0
+    summed, rest = _outermost(inner[0], depth + 1)
+    return summed, float(factor) * rest
 
 
 def _branches(node: Any) -> int:

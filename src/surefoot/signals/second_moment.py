@@ -22,7 +22,8 @@ SECOND_MOMENT = Quantity(
     statistics=("rms", "eps_share"),
     unit="1; a share",
     formula="RMS_t = sqrt(mean(g^2 / max(v, eps^2))), v the optimizer's own bias-corrected running "
-    "mean of g^2, this step's included; share of the elements in use with sqrt(v) < eps",
+    "mean of g^2, this step's included (AMSGrad: the largest so far); share of the elements in use "
+    "with sqrt(v) < eps",
     cost="sampled steps: of each weight matrix at most 512 evenly spaced elements of the gradient "
     "and of the state; relative error about 1/sqrt(2 * 512) = 3 %",
     source="Wortsman et al. 2023, section 3.4 (RMS_t); of stationary gradients it is 1",
@@ -30,6 +31,7 @@ SECOND_MOMENT = Quantity(
 )
 # Where the running mean is kept, for each kind of optimizer that has one.
 _STATE = ("exp_avg_sq", "square_avg")
+_MAXIMUM = "max_exp_avg_sq"  # of all of them so far, which AMSGrad divides by
 _ELEMENTS = 512
 
 
@@ -60,7 +62,7 @@ def second_moments(
         return None
     states = [optimizer.state[parameters[i]] for i in places]
     gradients, sizes = _gather([parameters[i].grad for i in places])
-    means, others = _gather([next(s[k] for k in _STATE if k in s) for s in states])
+    means, others = _gather([s[_kept(s)] for s in states])
     if sizes != others:
         return None
     scale = getattr(optimizer, "grad_scale", None)
@@ -71,7 +73,8 @@ def second_moments(
     if not full:
         return None
     decay, correction, least = np.repeat(np.array(terms)[full], counts, axis=0).T
-    now = (decay * means + (1 - decay) * squares) / correction
+    now = decay * means + (1 - decay) * squares
+    now = _at_most_seen(now, states, sizes) / correction
     floor = np.maximum(now, least)
     ratio = np.divide(squares, floor, out=np.zeros_like(squares), where=floor > 0)
     starts, used = np.cumsum(counts) - counts, now > 0
@@ -81,6 +84,21 @@ def second_moments(
     share = np.divide(below, seen, out=np.full(len(full), np.nan), where=seen > 0)
     out[np.array(places)[full]] = np.stack([rms, share], axis=1)
     return out
+
+
+def _at_most_seen(
+    now: np.ndarray, states: Sequence[dict[str, Any]], sizes: Sequence[int]
+) -> np.ndarray:
+    """AMSGrad divides by the largest of its means so far."""
+    kept = [_MAXIMUM in s for s in states]
+    if not any(kept):
+        return now
+    largest, _ = _gather([s.get(_MAXIMUM, s[_kept(s)]) for s in states])
+    return np.where(np.repeat(kept, sizes), np.maximum(now, largest), now)
+
+
+def _kept(state: dict[str, Any]) -> str:
+    return next(k for k in _STATE if k in state)
 
 
 def _terms(group: dict[str, Any], state: dict[str, Any]) -> tuple[float, float, float]:

@@ -184,7 +184,7 @@ class Session:
         if training is None:
             groups = len(optimizer.param_groups)
             training = self._begin(models, trained, groups)
-        training.optimizer = type(optimizer).__name__
+        training.driver.took(optimizer)
         self._of = {key: known for key, known in self._of.items() if known[0]() is not None}
         self._of[id(optimizer)] = (weakref.ref(optimizer), training)
         return training
@@ -303,7 +303,7 @@ class Session:
         if leaves:
             models = find_roots(leaves)
             self._manual = self._begin(models, leaves, 1)
-            self._manual.optimizer = "none of torch.optim"
+            self._manual.driver.name = "none of torch.optim"
 
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """The outermost of nested steps is measured; with a closure, after it."""

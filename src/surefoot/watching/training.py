@@ -11,12 +11,14 @@ import math
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from surefoot.attach.driver import Driver
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
 from surefoot.kernels import NONFINITE, NORM, make_pass
@@ -32,6 +34,7 @@ from surefoot.watching.forensics import Forensics
 from surefoot.watching.ledger import Ledger, Sink
 from surefoot.watching.places import Places
 from surefoot.watching.scaling import Scaling
+from surefoot.watching.schedule import milestone
 from surefoot.watching.updates import Updates
 
 _ALLOWANCE = 0.05  # seconds of detail that any run may have
@@ -67,8 +70,7 @@ class Training:
         self._gate = Gate(count)
         self._allocate(count)
         # What is known so far; `case` hands it out as Facts.
-        self.step = 0
-        self.optimizer = ""
+        self.step, self.driver = 0, Driver()
         self.ended = "running"
         self.carried, self.scaling = Carried(), Scaling()
         self._complete = 0  # steps in which every parameter had a gradient
@@ -144,7 +146,7 @@ class Training:
     @property
     def wants_anatomy(self) -> bool:
         """Whether the loss of the step under way is to be read in full."""
-        return self._probe is not None or _milestone(self.step)
+        return self._probe is not None or milestone(self.step)
 
     def read_loss(self, loss: torch.Tensor, scale: float) -> None:
         """Note how a loss is made; `scale`: the factor that GradScaler put on it."""
@@ -223,9 +225,8 @@ class Training:
         if not self._updates.pending:
             return
         begin = time.perf_counter()
-        if self._updates.measure(
-            lambda p: self._places.order(id(optimizer), p), self.ledger, self.step
-        ):
+        order = partial(self._places.order, id(optimizer))
+        if self._updates.measure(order, self.ledger, self.step):
             self._last_sample = self.step
         self._spent += time.perf_counter() - begin
 
@@ -236,7 +237,7 @@ class Training:
         return self._spent + cost <= _ALLOWANCE + _SHARE * elapsed
 
     def _sampling(self) -> bool:
-        if self.step < 4 or _milestone(self.step):
+        if self.step < 4 or milestone(self.step):
             return True  # a dozen samples that every verdict can count on
         return self.step - self._last_sample >= _EVERY and self._affordable(0.0)
 
@@ -356,7 +357,7 @@ class Training:
         took = now - self._last
         self._typical = took if not self._typical else 0.9 * self._typical + 0.1 * took
         self._last = now
-        if self.anatomy and _milestone(self.step):
+        if self.anatomy and milestone(self.step):
             self.ledger.losses.append(self.anatomy)
         self.step += 1
         self.anatomy = {}
@@ -392,13 +393,8 @@ class Training:
             first_carried=self.carried.first,
             present=tuple((self._present + self._complete).tolist()),
             trained=frozenset(self._places.held),
-            optimizer=self.optimizer,
             nonfinite_loss=self._nonfinite_loss,
             ended=self.ended,
+            **self.driver.facts(),
         )
         return self.ledger.case(facts)
-
-
-def _milestone(step: int) -> bool:
-    """0, 1, 2, 4 ... 1024: the steps at which every run is looked at, whatever its budget."""
-    return step <= 1024 and step & (step - 1) == 0

@@ -39,8 +39,7 @@ _SHORT, _GAINED = 3e-5, 0.05
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the first loss whose anatomy could be read."""
-    vague = (None, "unknown", "composite")
-    losses = [x for x in case.losses if x.get("kind") not in vague]
+    losses = [x for x in case.losses if x.get("kind") is not None]
     steps, result = pace(case), outcome(case)
     if not losses or steps is None or not result.poor(_GAINED):
         return
@@ -50,7 +49,9 @@ def judge(case: Case) -> Iterator[Finding]:
     overshot = overshoots(case) or first_update.overshot(case) is Severity.HARMFUL
     meant = _FACTOR if losses[0].get("summed") else _WEIGHT
     too_long = factor >= meant and overshot
+    read = losses[0]["kind"] not in ("unknown", "composite")
     too_short = 0 < factor <= 1 / _FACTOR and steps.highest <= _SHORT and not result.diverged
+    too_short = too_short and read
     if not (too_long or too_short):
         return
     yield Finding(
