@@ -174,14 +174,14 @@ class Session:
     def watch(self, model: nn.Module | None, optimizer: torch.optim.Optimizer) -> Training:
         """Take a training under watch; the model is searched for if it is None."""
         trained = [p for g in optimizer.param_groups for p in g["params"]]
-        models = [model] if model is not None else find_roots(trained)
         training = next((t for t in self.trainings if t.owns(trained)), None)
         # More of the same model is being trained than was known: begin anew.
         outgrown = training is not None and training.step == 0 and training.lacks(trained)
         if training is not None and (training is self._manual or outgrown):
             self._drop(training)
             training = None
-        if training is None:
+        if training is None:  # only now is the model searched for: inner loops make many optimizers
+            models = [model] if model is not None else find_roots(trained)
             groups = len(optimizer.param_groups)
             training = self._begin(models, trained, groups)
         training.driver.took(optimizer)
