@@ -162,8 +162,7 @@ def _half(watched: Copy, plain: Copy, steps: int) -> tuple[list[float], list[flo
                 if kind == "plain":
                     session._patches.install()
                     away = time.perf_counter() - wall
-                    training._began += away
-                    training._last += away
+                    training.budget.set_aside(away)
                 if index >= 20:
                     times[kind].append(taken)
         session.stop()

@@ -26,8 +26,8 @@ class Entry:
 
     run: the training; `base` are its recipe's arguments, `change` the one thing that is wrong.
     pathologies, causes: each of them would be a right answer; empty for a healthy case.
-    layers: names any of which is the right origin; (None,) where the cause has no layer; (ANY,)
-    where every layer is as guilty as the next.
+    layers: names any of which is the right origin, "" for the model itself; (None,) where the cause
+    has no layer; (ANY,) where every layer is as guilty as the next.
     fast: belongs to the subset that the ordinary tests run.
     part: "tune" may be looked at when a rule is changed, "report" may not.
     needs: the package without which the case cannot run.
@@ -88,8 +88,13 @@ def mark(entry: Entry, report: Report) -> Mark:
     root = serious_root(report)
     if root is None:
         return Mark(False, False, False, False, False)
-    layer = ANY in entry.layers or root.layer in entry.layers
+    layer = ANY in entry.layers or root.layer in entry.layers or _whole(entry, root.layer)
     return Mark(True, root.cause in entry.causes, layer, root.pathology in entry.pathologies, False)
+
+
+def _whole(entry: Entry, layer: str | None) -> bool:
+    """Whether the layer is the model itself, called by its class, and the truth names it as ""."""
+    return "" in entry.layers and (layer or "").isidentifier() and (layer or "")[0].isupper()
 
 
 def serious_root(report: Report) -> Finding | None:
@@ -206,4 +211,24 @@ MODULES: tuple[str, ...] = (
     "drawn.image_faulty_pace",
     "drawn.image_faulty_values",
     "drawn.image_faulty_wiring",
+    "fresh.vis_healthy",
+    "fresh.vis_healthy_loops",
+    "fresh.vis_faulty_depth",
+    "fresh.vis_faulty_pace",
+    "fresh.vis_faulty_values",
+    "fresh.vis_faulty_wiring",
+    "fresh.lib_healthy_tune",
+    "fresh.lib_healthy_images",
+    "fresh.lib_healthy_nets",
+    "fresh.lib_healthy_play",
+    "fresh.lib_healthy_made",
+    "fresh.lib_healthy_more",
+    "fresh.lib_faulty_weights",
+    "fresh.lib_faulty_pace",
+    "fresh.lib_faulty_values",
+    "fresh.ord_healthy_cells",
+    "fresh.ord_healthy_others",
+    "fresh.ord_faulty_weights",
+    "fresh.ord_faulty_pace",
+    "fresh.ord_faulty_values",
 )

@@ -56,6 +56,17 @@ LOSSES: dict[str, Loss] = {
     ),
     "energy": lambda y: (torch.logsumexp(y, 1) - y[:, 0]).mean(),
     "lengths": lambda y: torch.linalg.vector_norm(y - TARGETS, dim=1).mean(),
+    "centres": lambda y: F.cross_entropy(-torch.cdist(y, TARGETS[:5]), CLASSES),
+    "pairs": lambda y: torch.cdist(y, TARGETS, p=1.0).square().mean(),
+    "ranks": lambda y: (torch.logcumsumexp(y, 0) - y).mean(),
+    "adding_up": lambda y: (y.cumsum(1) - TARGETS).square().mean(),
+    "side_by_side": lambda y: F.mse_loss(torch.cat([y, 2 * y], 1), torch.cat([TARGETS] * 2, 1)),
+    "stacked": lambda y: F.mse_loss(torch.stack([y, 2 * y]), torch.stack([TARGETS] * 2)),
+    "counts": lambda y: (torch.lgamma(1 + y.exp()) - y * SHARES).mean(),
+    "normal": lambda y: (y - TARGETS).erf().square().mean() + y.exp().log1p().mean(),
+    "spread": lambda y: y.std(0).mean() + y.var(1, correction=0).mean(),
+    "hardest": lambda y: (y.max(1).values - y.min(1, keepdim=True).values).mean(),
+    "products": lambda y: torch.bmm(y[None], TARGETS.T[None]).square().mean(),
     "composite": lambda y: F.cross_entropy(y, CLASSES) + 0.5 * F.mse_loss(y.tanh(), TARGETS),
     "penalised": lambda y: (
         F.cross_entropy(y, CLASSES) + 0.1 * sum(p.square().sum() for p in LINEAR.parameters())

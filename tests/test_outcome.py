@@ -49,6 +49,28 @@ def test_the_skill_is_what_is_gone_of_the_first_loss() -> None:
     assert of([1.0, -1.0] * 20).skill is None
 
 
+def test_first_steps_that_blew_up_are_no_beginning() -> None:
+    seen = of([1.4, *[1e13] * 60])
+    assert seen.initial == pytest.approx(1.4) and seen.diverged
+
+
+def test_a_loss_below_zero_that_only_scatters_has_not_moved() -> None:
+    noise = np.random.default_rng(0).normal(-1, 0.2, 150)
+    assert of(list(noise)).unmoved
+    assert not of(list(noise - np.linspace(0, 1, 150))).unmoved
+    assert not of(list(noise + 5)).unmoved  # above zero the share that is gone tells
+
+
+def test_a_constant_that_was_searched_for_serves_where_none_is_known() -> None:
+    def of(*constants: float) -> float | None:
+        losses = tuple({"kind": "composite", "trivial": None, "constant": v} for v in constants)
+        return trivial_loss(Case(build_table([])[0], {}, losses=losses))
+
+    assert of(2.0, 2.2, 1.8) == pytest.approx(2.0)
+    assert of(0.006, 0.12) is None  # targets that the network itself makes move away
+    assert of() is None
+
+
 def test_the_yardstick_has_the_unit_of_the_last_losses() -> None:
     def read(trivial: float, weight: float) -> dict[str, object]:
         return {"kind": "cross_entropy", "trivial": trivial * weight, "multiplier": weight}

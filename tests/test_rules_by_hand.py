@@ -12,6 +12,7 @@ from tests.test_probes import flow_of
 from torch import nn
 
 from surefoot.diagnosis.case import Case, Facts
+from surefoot.diagnosis.growth import outlier
 from surefoot.diagnosis.profile import forward_explosion, profile
 from surefoot.diagnosis.rules.recurrent import _profiles
 from surefoot.layers import Kind, kind_of
@@ -94,6 +95,62 @@ def test_one_of_four_layers_can_stand_out(place: int, factor: float) -> None:
     culprit = seen.culprit()
     assert culprit is not None
     assert table.title(seen.stages[culprit[0]].weight_layer or 0) == str(place)
+
+
+class Gated(nn.Module):
+    """Layers of two maps side by side, whose outputs are added up."""
+
+    def __init__(self, depth: int = 4, width: int = 64) -> None:
+        super().__init__()
+        self.told = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(depth))
+        self.kept = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(depth))
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, D]."""
+        for told, kept in zip(self.told, self.kept, strict=True):
+            x = torch.sigmoid(told(x) + kept(x))
+        return self.head(x)
+
+
+def test_maps_side_by_side_are_one_layer_of_the_profile() -> None:
+    torch.manual_seed(0)
+    model, x = Gated(), torch.randn(32, 64)
+    flow, table = flow_of(model, x)
+    seen = profile(flow, table)
+    assert seen is not None and not seen.residual
+    assert len(seen.stages) == 4 and not any(c.identity or c.fork for c in flow.calls)
+    # By autograd: from the pair of the last layer to the pair of the first, side by side.
+    outputs: list[torch.Tensor] = []
+    maps = [*model.told, *model.kept]
+    hooks = [m.register_forward_hook(lambda *a: outputs.append(a[2])) for m in maps]
+    y = model(x)
+    for hook in hooks:
+        hook.remove()
+    weight = torch.randn_like(y)
+    made = torch.autograd.grad((y * weight).sum(), outputs)
+    pairs = zip(made[::2], made[1::2], strict=True)
+    sizes = [math.hypot(float(a.norm()), float(b.norm())) for a, b in pairs]
+    flow, _ = flow_of(model, x, weight)
+    again = profile(flow, table)
+    assert again is not None
+    assert again.growth == pytest.approx(math.log10(sizes[0] / sizes[3]), abs=1e-3)
+    # A sigmoid's slope, 1/4 at most, and both of a pair receive what comes to their sum.
+    assert all(s.activation <= math.log10(2**0.5 / 4) for s in again.stages[:-1])
+
+
+def test_of_maps_side_by_side_the_one_that_is_too_large_is_named() -> None:
+    torch.manual_seed(0)
+    model = Gated()
+    with torch.no_grad():
+        model.told[2].weight.mul_(100)
+    flow, table = flow_of(model, torch.randn(32, 64))
+    found = outlier(flow, Case(table, {}, (flow,)))
+    assert found is not None and table.title(found) == "told.2"
+    with torch.no_grad():
+        model.told[2].weight.div_(100)
+    flow, table = flow_of(model, torch.randn(32, 64))
+    assert outlier(flow, Case(table, {}, (flow,))) is None
 
 
 class Act(nn.Module):

@@ -102,7 +102,7 @@ def test_what_cannot_be_followed_is_not_counted() -> None:
     parameter = nn.Parameter(torch.ones(2))
     carried.follow(weakref.ref(parameter))  # it has no gradient
     carried.before_backward()
-    carried.at_step(1)
+    carried.at_step(1, np.arange(1))
     assert (carried.followed, carried.steps) == (0, 0)
 
 

@@ -174,8 +174,24 @@ def test_what_cannot_be_read_is_not_guessed():
     x = torch.randn(8, 3, requires_grad=True)
     target = torch.randint(0, 3, (8,))
     assert anatomy((x * 2).square().mean()).kind == "unknown"
-    both = F.cross_entropy(x * 1, target) + F.mse_loss(x * 1, torch.zeros(8, 3))
+    both = F.cross_entropy(x * 1, target) + (x * 2).square().mean()
     assert (anatomy(both).kind, anatomy(both).trivial) == ("composite", None)
+
+
+def test_a_sum_of_known_losses_has_the_sum_of_their_constants():
+    x, target = torch.randn(64, 3, requires_grad=True), torch.randint(0, 3, (64,))
+    values = torch.randn(64, 3)
+    alone = [anatomy(F.cross_entropy(x * 1, target)), anatomy(F.mse_loss(x * 1, values))]
+    first, second = (float(a.trivial or 0) for a in alone)
+    both = anatomy(0.5 * F.cross_entropy(x * 1, target) + 3 * F.mse_loss(x * 1, values))
+    assert both.kind == "composite" and both.trivial == pytest.approx(0.5 * first + 3 * second)
+    # A weight that is learned, or a logarithm, makes something else of it.
+    weight = torch.ones((), requires_grad=True)
+    for other in (
+        weight.exp() * F.cross_entropy(x * 1, target) + F.mse_loss(x * 1, values),
+        (F.cross_entropy(x * 1, target) + F.mse_loss(x * 1, values)).log(),
+    ):
+        assert anatomy(other).trivial is None
     penalised = F.cross_entropy(x * 1, target) + x.square().sum()
     assert anatomy(penalised).kind == "composite"
     biased = F.cross_entropy((x.unsqueeze(0) @ torch.eye(3)).squeeze(0) + torch.ones(3), target)

@@ -21,8 +21,8 @@ from surefoot.watching import forensics as forensics_module
 from surefoot.watching import session as session_module
 from surefoot.watching import training as training_module
 from surefoot.watching import updates as updates_module
+from surefoot.watching.budget import Budget
 from surefoot.watching.session import Session
-from surefoot.watching.training import Training
 from unchanged_fixture import BAD, CASES, STEPS, Case, dropout
 
 
@@ -100,7 +100,7 @@ def differences(alone: dict[str, Any], watched: dict[str, Any]) -> list[str]:
 @pytest.fixture
 def lavish(monkeypatch: pytest.MonkeyPatch) -> None:
     """No time budget: every sample and replay that could be taken is taken."""
-    monkeypatch.setattr(Training, "_affordable", lambda self, cost: True)
+    monkeypatch.setattr(Budget, "affordable", lambda self, cost: True)
 
 
 @pytest.mark.usefixtures("lavish")

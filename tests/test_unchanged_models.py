@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import optimizer as torch_optimizer
 
+from surefoot.watching.budget import Budget
 from surefoot.watching.session import Session
-from surefoot.watching.training import Training
 from unchanged_fixture import Attention, dropout, labels, plain
 
 
 @pytest.fixture
 def lavish(monkeypatch: pytest.MonkeyPatch) -> None:
     """No time budget: every sample and replay that could be taken is taken."""
-    monkeypatch.setattr(Training, "_affordable", lambda self, cost: True)
+    monkeypatch.setattr(Budget, "affordable", lambda self, cost: True)
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def test_output_units_that_the_targets_drive_into_saturation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A loss whose targets cannot be read, of an output that cannot reach them."""
-    monkeypatch.setattr("surefoot.watching.training._ALLOWANCE", 60.0)  # on any machine
+    monkeypatch.setattr("surefoot.watching.budget._ALLOWANCE", 60.0)  # on any machine
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1), nn.Tanh())
     session = Session(folder=None)

@@ -17,8 +17,8 @@ class Rows:
     """The rows of one part of the corpus.
 
     fast: the few that the ordinary tests run; each takes less than half a second and no other
-    package. seen: of so many twins one, drawn by its name's checksum, belongs with all its faults
-    to the part to tune on; 0 for none.
+    package. seen: of every three twins so many, drawn by their names' checksums, belong with all
+    their faults to the part to tune on.
     """
 
     part: str
@@ -27,8 +27,7 @@ class Rows:
 
     def part_of(self, twin: str) -> str:
         """The part to which a healthy row and its faults belong."""
-        drawn = self.seen and crc32(twin.encode()) % self.seen == 0
-        return "tune" if drawn else self.part
+        return "tune" if crc32(twin.encode()) % 3 < self.seen else self.part
 
     def sound(self, name: str, run: CaseFunction = fit, *, needs: str = "", **base: Any) -> None:
         """A healthy training; needs: the package without which it cannot run."""

@@ -84,3 +84,15 @@ def leaf_parameters(loss: torch.Tensor, limit: int = 100_000) -> list[torch.Tens
             leaves.append(variable)
         stack += [n for n, _ in node.next_functions]
     return leaves
+
+
+def owners(roots: Iterable[tuple[str, nn.Module | None]], tensors: list[torch.Tensor]) -> list[str]:
+    """Names of the modules below some roots, given by name, that own any of the tensors."""
+    wanted = {id(t) for t in tensors}
+    return [
+        name
+        for prefix, root in roots
+        if root is not None
+        for name, module in root.named_modules(prefix=prefix)
+        if any(id(p) in wanted for p in module._parameters.values() if p is not None)
+    ]

@@ -28,6 +28,8 @@ class Listener(Protocol):
     def before_backward(self, losses: list[torch.Tensor]) -> None: ...
     def after_backward(self) -> None: ...
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
+    def closure_ran(self, optimizer: torch.optim.Optimizer) -> None: ...
+    def closure_raised(self) -> None: ...
     def after_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
     def loss_scaled(self, scaled: Any, scale: float) -> None: ...
     def step_refused(self, optimizer: torch.optim.Optimizer) -> None: ...
@@ -88,12 +90,33 @@ class Patches:
             self._broken = True
             self._listener.failed(error)
 
-    def _pre_hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _pre_hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         self._stepped += 1
-        self._tell(self._listener.before_step, optimizer, _has_closure(args, kwargs))
+        closure = _closure(args, kwargs)
+        self._tell(self._listener.before_step, optimizer, closure is not None)
+        if closure is None or self._broken:
+            return None
+        heard = self._heard(optimizer, closure)
+        args = tuple(heard if a is closure else a for a in args)
+        return args, {k: heard if v is closure else v for k, v in kwargs.items()}
 
     def _post_hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._tell(self._listener.after_step, optimizer, _has_closure(args, kwargs))
+        self._tell(self._listener.after_step, optimizer, _closure(args, kwargs) is not None)
+
+    def _heard(self, optimizer: torch.optim.Optimizer, closure: Any) -> Any:
+        """The closure, with a word to the listener when it has run and no weight has moved yet."""
+
+        @functools.wraps(closure, updated=())
+        def heard(*args: Any, **kwargs: Any) -> Any:
+            try:
+                result = closure(*args, **kwargs)
+            except BaseException:
+                self._tell(self._listener.closure_raised)
+                raise
+            self._tell(self._listener.closure_ran, optimizer)
+            return result
+
+        return heard
 
     def _optimizer_init(self, original: Any) -> Any:
         def __init__(optimizer: Any, *args: Any, **kwargs: Any) -> None:
@@ -165,6 +188,7 @@ class Patches:
         return step
 
 
-def _has_closure(args: Any, kwargs: Any) -> bool:
-    """Whether `optimizer.step` was called with a closure; `args` holds the optimizer first."""
-    return kwargs.get("closure") is not None or any(callable(a) for a in args[1:])
+def _closure(args: Any, kwargs: Any) -> Any:
+    """What `optimizer.step` was given to call, None without; `args` holds the optimizer first."""
+    given = kwargs.get("closure")
+    return given if given is not None else next((a for a in args[1:] if callable(a)), None)

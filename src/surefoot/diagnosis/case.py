@@ -23,12 +23,13 @@ class Facts:
 
     steps: optimizer steps; backwards: backward calls; followed: steps of which it is known whether
     their gradients were zeroed before; carried: those that still held the previous step's;
-    first_carried: the first of them; present [P]: steps in which each parameter had a gradient;
-    trained: indices of those that an optimizer holds; optimizer: its class name; optimizers: how
-    many were made; settings: the numbers the last was given (momentum, beta1, eps ...);
-    nonfinite_loss: first step whose loss was not finite; ended: how the training ended ("running",
-    "ended", "raised", "interrupted"); rehearsed: nothing was trained: the steps were a few on one
-    batch, on copies, before training (`surefoot check`).
+    first_carried: the first of them; since: those of the followed from there on; present [P]: steps
+    in which each parameter had a gradient; trained: indices of those that an optimizer holds;
+    optimizer: its class name; optimizers: how many were made; settings: the numbers the last was
+    given (momentum, beta1, eps ...); nonfinite_loss: first step whose loss was not finite; ended:
+    how the training ended ("running", "ended", "raised", "interrupted"); rehearsed: nothing was
+    trained: the steps were a few on one batch, on copies, before training (`surefoot check`);
+    unfed: indices of parameters held by an optimizer none of whose parameters ever had a gradient.
     """
 
     steps: int = 0
@@ -36,6 +37,7 @@ class Facts:
     followed: int = 0
     carried: int = 0
     first_carried: int = 0
+    since: int = 0
     present: tuple[int, ...] = ()
     trained: frozenset[int] = frozenset()
     optimizer: str = ""
@@ -44,6 +46,7 @@ class Facts:
     nonfinite_loss: int | None = None
     ended: str = "ended"
     rehearsed: bool = False
+    unfed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,10 @@ def _rooted(findings: list[Finding]) -> list[Finding]:
     for finding in sorted(own, key=lambda f: f.first_step):
         if not any(r.first_step < finding.first_step and r.pathology in _MAKES_NAN for r in rest):
             roots.append(finding)
-    for finding in rest:
+    # What has no cause of its own is no root beside what has one.
+    for finding in sorted(rest, key=lambda f: f.cause is Cause.UNKNOWN):
+        if finding.cause is Cause.UNKNOWN and roots:
+            continue
         if not any(_explains(r, finding) for r in roots) and not _later_than_any(finding, roots):
             roots.append(finding)
     named = []
@@ -56,7 +59,8 @@ def _rooted(findings: list[Finding]) -> list[Finding]:
         if finding in roots:
             named.append(replace(finding, root=True))
             continue
-        cause = next((r for r in roots if _explains(r, finding)), None)
+        unknown = finding.cause is Cause.UNKNOWN and finding.severity is not Severity.ADVICE
+        cause = next((r for r in roots if unknown or _explains(r, finding)), None)
         follows = cause.rule if cause is not None else None
         if cause is None and finding.severity is Severity.ADVICE:
             finding = replace(finding, root=not roots and not any(f.root for f in named))

@@ -13,6 +13,7 @@ from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.profile import Profile, Stage, first_profile
 from surefoot.diagnosis.rule import gauge_severity, times
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
+from surefoot.signals.flow import Flow
 from surefoot.theory.expectation import BATCH_NORM_RELU, slope_growth
 
 _PARTS = ("weights", "activation", "normalization")
@@ -124,13 +125,37 @@ def growth(case: Case, sign: int, least: float) -> Growth | None:
     slight = sign < 0 and not alone and decades < _MADE_UP
     if slight and outcome(case).untrained and _first_moves(case, seen):
         severity = Severity.ADVICE
-    culprit = seen.culprit()
-    if alone and culprit is not None:
+    culprit, weighty = seen.culprit(), outlier(flow, case) if sign > 0 else None
+    own = [i for i, s in enumerate(seen.stages[:-1]) if s.weight_layer == weighty]
+    if weighty is not None and own:
+        gap, lone = own[0], True
+    elif alone and culprit is not None:
         gap, lone = culprit[0], True
     else:
         part = [i for i, s in enumerate(seen.stages[:-1]) if sign * s.step > least]
         gap, lone = (max(part) if part else len(seen.stages) - 2), False
     return Growth(case, seen, sign, decades, severity, gap, lone, flow.step)
+
+
+def outlier(flow: Flow, case: Case) -> int | None:
+    """The one layer whose weights are far larger than those of all others, None without one.
+
+    Its gain must be 3 and more, and stand six robust deviations and 0.7 decades above the median.
+    """
+    kinds = case.layers.layers
+    gains = {
+        c.layer: float(np.log10(c.weight_norm / c.weight_rows**0.5))
+        for c in flow.calls
+        if kinds[c.layer].kind.weighted and c.weight_norm and c.weight_rows
+    }
+    if len(gains) < 3:
+        return None
+    values = np.array(list(gains.values()))
+    median = float(np.median(values))
+    scale = max(1.4826 * float(np.median(np.abs(values - median))), 0.05)
+    limit = max(median + max(0.7, 6 * scale), np.log10(3.0))
+    large = [layer for layer, gain in gains.items() if gain >= limit]
+    return large[0] if len(large) == 1 else None
 
 
 def _first_moves(case: Case, seen: Profile) -> bool:

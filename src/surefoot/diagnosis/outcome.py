@@ -1,12 +1,14 @@
 """The outcome: is this training getting anywhere? A gauge alone never makes a finding harmful.
 
-The yardstick is the best constant prediction on the same targets (the trivial predictor), read
-from the loss's own anatomy; where that cannot be read, the run's own first loss stands in for it.
-Both scale with the loss, so that its unit does not matter.
+The yardstick is the best constant prediction on the same targets (the trivial predictor), read from
+the loss's own anatomy, or searched for where the loss can be computed again; where neither
+succeeds, the run's own first loss stands in for it. All scale with the loss, so that its unit does
+not matter.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,9 @@ from surefoot.diagnosis.case import Case
 
 _SHORT = 12  # steps below which progress cannot be told from noise
 _OTHER = 1.5  # times the entropy of the last labels
+_MOVING = 4.0  # times the lowest loss of a constant answer that was found
+_BLOWN = 2.0  # times the first loss: the first steps blew up, and their median is no beginning
+_DRIFT = 3.0  # standard errors by which a loss has moved that is not just scattering
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,9 @@ class Outcome:
     nonfinite: it ended NaN or infinite; climbed: it rose clearly before it ended or failed.
     inert: against the first loss only, and after the first quarter of the run not a weight moved
     that had moved before: what such a loss came down from says nothing.
+    drift: standard errors by which the last third of the losses lies below the first third.
+    falling: share of the yardstick that the last quarter of the run has gained.
+    searched: the constant prediction was searched for: whether its targets are fixed is not known.
     untrained: there is no outcome yet, because nothing was trained (`surefoot check`).
     """
 
@@ -40,6 +48,9 @@ class Outcome:
     climbed: bool
     inert: bool = False
     untrained: bool = False
+    drift: float = 0.0
+    falling: float = 0.0
+    searched: bool = False
 
     @property
     def diverged(self) -> bool:
@@ -60,6 +71,16 @@ class Outcome:
         if self.diverged and not (self.nonfinite and not self.climbed):
             return True
         return self.skill is not None and self.skill < skill
+
+    def learned(self, skill: float) -> bool:
+        """Whether it had once gained so much: what was there from the first step on allowed it."""
+        return self.best_skill is not None and self.best_skill >= skill and not self.inert
+
+    @property
+    def unmoved(self) -> bool:
+        """A loss without a scale of its own (it goes below zero) that nothing has moved."""
+        blind = self.skill is None and self.final is not None and not self.nonfinite
+        return blind and not self.short and abs(self.drift) < _DRIFT
 
     def words(self) -> str:
         """The outcome as a clause of a sentence."""
@@ -96,6 +117,8 @@ def _outcome(case: Case) -> Outcome:
         return Outcome(None, None, None, False, None, None, nonfinite, True, False)
     edge = max(1, min(5, len(finite) // 10))
     initial = float(np.median(finite[:edge]))
+    if 0 < _BLOWN * finite[0] < initial:
+        initial = float(finite[0])
     final = float(np.median(finite[-max(5, len(finite) // 10) :]))
     best = _best(finite)
     trivial = trivial_loss(case)
@@ -106,8 +129,11 @@ def _outcome(case: Case) -> Outcome:
     # Of a run that was lost, the climb may lie before its last losses.
     lofty = nonfinite and initial > 0 and np.median(finite) > 3 * initial
     climbed = bool(steeply or lofty)
+    drift = _drift(finite)
     if yardstick <= 0 or best < 0:
-        return Outcome(initial, final, None, False, None, None, nonfinite, short, climbed)
+        return Outcome(
+            initial, final, None, False, None, None, nonfinite, short, climbed, drift=drift
+        )
     return Outcome(
         initial,
         final,
@@ -119,7 +145,23 @@ def _outcome(case: Case) -> Outcome:
         short,
         climbed,
         inert=trivial is None and not short and final > 0 and _stands_still(case),
+        drift=drift,
+        searched=trivial is not None and not any(x.get("trivial") for x in case.losses),
+        falling=(float(np.median(finite[len(finite) // 2 :][: len(finite) // 4 + 1])) - final)
+        / yardstick,
     )
+
+
+def _drift(losses: np.ndarray) -> float:
+    """By how many standard errors the median of the last third lies below that of the first."""
+    third = len(losses) // 3
+    if third < 4:
+        return 0.0
+    first, last = losses[:third], losses[-third:]
+    scatter = [1.4826 * float(np.median(np.abs(x - np.median(x)))) for x in (first, last)]
+    error = 1.2533 * math.hypot(*scatter) / third**0.5
+    moved = float(np.median(first) - np.median(last))
+    return moved / error if error > 0 else float(np.sign(moved)) * np.inf if moved else 0.0
 
 
 def _stands_still(case: Case) -> bool:
@@ -147,21 +189,26 @@ def _best(losses: np.ndarray) -> float:
 def trivial_loss(case: Case) -> float | None:
     """Median, over the steps whose loss was read, of the best constant prediction's loss.
 
-    None if unread. Only for a single loss function with fixed targets; a composite loss has no
-    such yardstick. Where the script changes the loss's weight on the way, what counts is the weight
-    of the last one read, within a factor of two: masks and lengths vary, units do not.
+    In closed form for a single loss function with fixed targets; for others what was searched for,
+    if anything was. None if neither is known. Where the script changes the loss's weight on the
+    way, what counts is the weight of the last one read, within a factor of two: masks and lengths
+    vary, units do not.
     """
     read = [
         (loss["trivial"], float(loss.get("multiplier") or 1.0))
         for loss in case.losses
-        if loss.get("kind") not in (None, "unknown", "composite")
-        and loss.get("trivial") is not None
-        and not loss.get("target_nonfinite")
+        if loss.get("trivial") is not None and not loss.get("target_nonfinite")
     ]
     values = [trivial for trivial, weight in read if 0.5 <= weight / read[-1][1] <= 2]
     # Entropies that differ by more are of other labels: another task has begun.
     if values and case.losses[-1].get("kind") == "cross_entropy":
         last = next((v for v in reversed(values) if v > 0), 0.0)
         values = [v for v in values if last / _OTHER <= v <= last * _OTHER]
+    if not read:
+        found = [loss["constant"] for loss in case.losses if loss.get("constant") is not None]
+        moving = bool(found) and max(found) > 2 * min(
+            found
+        )  # as targets made by the network itself
+        values = [] if moving else found
     median = float(np.median(values)) if values else 0.0
     return median if median > 0 else None

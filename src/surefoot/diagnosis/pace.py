@@ -18,7 +18,8 @@ class Pace:
     early: median over matrices, highest of the first four samples; highest, typical and last:
     largest, median and last over the run of that median; samples: how many were taken; path: all
     steps of the run together at most, as far as the samples tell; fastest: largest of any
-    parameter.
+    parameter; swift: largest of any matrix; late: largest of that median in the second half of the
+    run.
     """
 
     early: float
@@ -28,6 +29,8 @@ class Pace:
     last: float = 0.0
     path: float = 0.0
     fastest: float = 0.0
+    late: float = 0.0
+    swift: float = 0.0
 
 
 def pace(case: Case) -> Pace | None:
@@ -58,14 +61,18 @@ def _pace(case: Case) -> Pace | None:
         last=float(finite[-1]),
         path=float(np.sum(larger * np.diff(at).clip(min=0))),
         fastest=_fastest(case, ratios.high.astype(float)),
+        swift=_fastest(case, ratios.high.astype(float), case.weight_matrices()),
+        late=float(finite[at[:-1] >= case.facts.steps / 2].max(initial=0.0)),
     )
 
 
-def _fastest(case: Case, ratios: np.ndarray) -> float:
+def _fastest(case: Case, ratios: np.ndarray, among: np.ndarray | None = None) -> float:
     """The largest ratio of any parameter that is not next to zero, as a bias may be at first."""
     sizes = case.get("weight")
+    wanted = np.ones(ratios.shape[1], bool) if among is None else among
     if len(sizes) and sizes.high.shape[1] == ratios.shape[1]:
-        ratios = ratios[:, sizes.last[-1] >= _SOLID]
+        wanted = wanted & (sizes.last[-1] >= _SOLID)
+    ratios = ratios[:, wanted]
     known = ratios[np.isfinite(ratios)]
     return float(known.max()) if len(known) else 0.0
 

@@ -1,23 +1,24 @@
 """The depth profile of one instrumented step: how the gradient grows from the output to the input.
 
 Along a plain chain, each gap between two affine layers is split into the part of the weights, of
-the activation, of normalisation and of pooling, all in
-decades (log10) of the Frobenius norm. With skip connections the trunk is followed instead, from
-block to block, because inside a branch only that branch's share of the gradient flows.
+the activation, of normalisation and of pooling, all in decades (log10) of the Frobenius norm. With
+skip connections the trunk is followed instead, from block to block, because inside a branch only
+that branch's share of the gradient flows.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 
 import numpy as np
 
 from surefoot.diagnosis.case import Case
 from surefoot.layers import Kind, LayerTable
 from surefoot.probes.blocks import choose_blocks
-from surefoot.signals.flow import Call, Flow
+from surefoot.signals.flow import Call, Flow, TensorStats
 
 _TINY = 1e-60  # a gradient that is exactly zero counts as this
 
@@ -157,10 +158,10 @@ def _log(value: float) -> float:
 def _chain(calls: list[Call], weighted: list[Call], layers: LayerTable) -> list[Stage]:
     stages = []
     place = {c.order: i for i, c in enumerate(calls)}
-    for here, after in pairwise(weighted):
+    for (last, here), (_, after) in pairwise(_side_by_side(weighted)):
         between = [
             c
-            for c in calls[place[here.order] + 1 : place[after.order]]
+            for c in calls[place[last.order] + 1 : place[after.order]]
             if layers.layers[c.layer].leaf
         ]
         kinds = {layers.layers[c.layer].kind: c for c in between}
@@ -178,6 +179,54 @@ def _chain(calls: list[Call], weighted: list[Call], layers: LayerTable) -> list[
         stages.append(_stage(here, after, function, (weights, rest, normalization, pooling)))
     # The last gap ends at the head, whose width and scale follow other rules: it is left out.
     return stages
+
+
+def _side_by_side(weighted: list[Call]) -> Iterator[tuple[Call, Call]]:
+    """(last call, one call that stands for all) of affine maps that are fed the same tensor.
+
+    Gates, heads, queries and keys: together they are one map, whose outputs lie side by side. The
+    layer that stands for them is the one that the gradient comes through.
+    """
+    for _, group in groupby(weighted, key=_fed):
+        several = list(group)
+        yield several[-1], several[0] if len(several) == 1 else _joined(several)
+
+
+def _fed(call: Call) -> tuple[float, ...]:
+    """What tells the tensor that went in from any other."""
+    x = call.input
+    return (call.order,) if x is None else (x.norm, x.maxabs, x.mean, x.numel)
+
+
+def _joined(several: list[Call]) -> Call:
+    main = max(several, key=_share)
+    return replace(
+        main,
+        order=several[0].order,
+        activation=next((c.activation for c in several if c.activation), None),
+        output=_beside([c.output for c in several]),
+        grad_output=_beside([c.grad_output for c in several]),
+    )
+
+
+def _share(call: Call) -> float:
+    """How much of the gradient comes through a map, as far as its size tells."""
+    gain = float(call.weight_norm or 0.0) / float(call.weight_rows or 1) ** 0.5
+    return gain * (call.grad_output.norm if call.grad_output else 0.0)
+
+
+def _beside(parts: list[TensorStats | None]) -> TensorStats | None:
+    known = [p for p in parts if p is not None]
+    if not known:
+        return None
+    return TensorStats(
+        math.hypot(*(p.norm for p in known)),
+        max(p.maxabs for p in known),
+        sum(p.mean * p.numel for p in known) / max(sum(p.numel for p in known), 1),
+        sum(p.nonfinite for p in known),
+        sum(p.zeros for p in known),
+        sum(p.numel for p in known),
+    )
 
 
 def _through(call: Call) -> float | None:

@@ -9,6 +9,9 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import Outcome, outcome
 from surefoot.findings import Finding, Severity
 
+_LEARNED = 0.5  # of the yardstick gained at some time
+_FALLS = 0.05  # of it gained in the last quarter of the run
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -44,6 +47,10 @@ def gauge_severity(case: Case, decades: float, lone: bool = False) -> Severity |
     limit = 0.5 if decades >= 2 else 0.25 if decades >= 1.3 else 0.1
     if lone and decades >= 2:
         limit = 0.8  # one broken layer among sound ones: the others had little to make up for
+    if result.learned(max(limit, _LEARNED)):
+        return None  # it was there from the first step on, and the run learned all the same
+    if decades < 3 and result.falling >= _FALLS and (result.skill or 0.0) >= _FALLS:
+        return None  # it is learning, late or slowly
     if result.poor(limit):
         return _bad(result)
     return Severity.ADVICE if decades >= 3.0 and result.poor(0.9) else None

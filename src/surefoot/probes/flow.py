@@ -1,12 +1,13 @@
 """The flow probe: one step of a live training, or of a replay, measured at every module.
 
 Forward hooks and tensor hooks only: they see the same tensors that the training uses, change none
-of them, and tolerate in-place operations (`register_full_backward_hook` raises on them).
-Tensors are measured when they pass and not kept.
+of them, and tolerate in-place operations (`register_full_backward_hook` raises on them). Tensors
+are measured when they pass and not kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -45,7 +46,12 @@ class FlowProbe:
         self._calls: list[Call] = []
         self._open: list[tuple[int, Call | None]] = []
         self._data: set[int] = set()
+        self._outputs: set[tuple[float, ...]] = set()
         self._nodes: dict[Any, int] = {}
+        self._twins: dict[
+            int, list[Call]
+        ] = {}  # calls fed the same as an earlier one, by its order
+        self._makers: dict[Any, Call] = {}  # affine calls by the node of what they made
         self._pending: tuple[Call, torch.Tensor, Any] | None = None
         self._recurrent: list[tuple[Call, nn.RNNBase, torch.Tensor]] = []
         self._last_grad: tuple[Any, TensorStats] | None = None
@@ -99,7 +105,7 @@ class FlowProbe:
         if x is not None:
             call.input = statistics.tensor_stats(x)
             call.batch = x.shape[0] if x.dim() else 1
-            if call.depth == 0:
+            if call.depth == 0 and not self._was_made(call.input):
                 self._data.add(_storage(x))
                 call.spread = statistics.spread(x)
             call.connected = x.requires_grad or _storage(x) in self._data
@@ -111,6 +117,10 @@ class FlowProbe:
                 self._recurrent.append((call, module, x.detach()))
         self._calls.append(call)
         return call
+
+    def _was_made(self, stats: TensorStats) -> bool:
+        """Whether what enters here is what a module gave before: it is no data."""
+        return stats.norm > 0 and _print(stats) in self._outputs
 
     @safely
     def _leave(self, layer: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -125,6 +135,7 @@ class FlowProbe:
         if call is None or y is None:
             return
         call.output = statistics.tensor_stats(y)
+        self._outputs.add(_print(call.output))
         call.dtype = str(y.dtype).removeprefix("torch.")
         if y.requires_grad:
             y.register_hook(partial(self._gradient, call, "grad_output"))
@@ -146,6 +157,8 @@ class FlowProbe:
             call.weight_norm = statistics.tensor_stats(weight).norm
             transposed = type(module).__name__ == "Conv1D" or "Transpose" in type(module).__name__
             call.weight_rows = weight.shape[1 if transposed else 0]
+        if kind.weighted and y.grad_fn is not None:
+            self._makers[y.grad_fn] = call
         if kind.weighted or kind is Kind.NORMALIZATION:
             # A copy: a functional in-place activation may overwrite the output itself.
             self._pending = (call, y.detach().flatten()[:_HEAD].clone(), y.shape)
@@ -178,29 +191,64 @@ class FlowProbe:
         self._pending = None
 
     def _see_skip(self, call: Call, start: Any) -> None:
-        """Mark the calls that a weight-free path to this call's input leads past."""
+        """Mark the calls that a path to this call's input leads past, free of weights or with one.
+
+        The one is a projection: of the maps that the block's own input goes into, the one whose
+        result is added at its end.
+        """
+        if start in self._nodes:
+            self._twins.setdefault(self._nodes[start], []).append(call)
+            return  # the input of an earlier call as well: a branch beside it, not a path past it
         seen, queue = {start}, [start]
-        earliest = call.order
+        stops: dict[Any, int] = {}  # where the walk ends -> the first call that this goes into
         while queue and len(seen) < _MAX_WALK:
             node = queue.pop(0)
             if node is None:
                 continue
-            if node is not start and node in self._nodes:
-                earliest = min(earliest, self._nodes[node])
-                continue  # what lies before that point was walked from there
-            if node.name().rpartition("::")[2].startswith(_WEIGHTED_NODES):
+            known = self._nodes.get(node) if node is not start else None
+            affine = node.name().rpartition("::")[2].startswith(_WEIGHTED_NODES)
+            if known is not None or affine:
+                # What lies before a known point was walked from there.
+                stops[node] = call.order if known is None else known
                 continue
             for following, _ in node.next_functions:
                 if following is not None and following not in seen:
                     seen.add(following)
                     queue.append(following)
-        between = self._calls[earliest : call.order]
-        if any(self._table.layers[c.layer].kind.weighted for c in between):
-            between[0].fork = True
-            for passed in between:
-                passed.identity = True
+        earliest = min([*stops.values(), *self._projection(call, stops)], default=call.order)
+        # A path past them joins what they made; one that joins nothing is a branch beside them.
+        joins = max(stops.values(), default=earliest) > earliest
+        if joins and any(map(self._weighted, self._calls[earliest : call.order])):
+            self._pass_by(earliest, call)
+        for node in stops:  # padded, or otherwise prepared, by each that takes it in
+            self._nodes.setdefault(node, call.order)
         if start is not None:
-            self._nodes.setdefault(start, call.order)
+            self._nodes[start] = call.order
+
+    def _pass_by(self, earliest: int, call: Call) -> None:
+        self._calls[earliest].fork = True
+        inside = [c for _, c in self._open]
+        for passed in self._calls[earliest : call.order]:
+            # A path inside of a module does not lead past it.
+            passed.identity = passed.identity or not any(c is passed for c in inside)
+
+    def _weighted(self, call: Call) -> bool:
+        return self._table.layers[call.layer].kind.weighted
+
+    def _projection(self, call: Call, stops: Mapping[Any, int]) -> list[int]:
+        """Where a block begins whose input comes to `call` through one map as well as through all.
+
+        stops: the nodes of what is added up there.
+        """
+        makers = [m for node in stops if (m := self._makers.get(node)) is not None]
+        for first, others in self._twins.items() if len(stops) > 1 else ():
+            fed = [self._calls[first], *others]
+            one = any(m is c for m in makers for c in fed)
+            inner = self._calls[first : call.order]
+            deeper = (c for c in inner if self._weighted(c) and not any(c is f for f in fed))
+            if one and any(deeper):
+                return [first]
+        return []
 
     @safely
     def _gradient(self, call: Call, field: str, gradient: torch.Tensor | None) -> None:
@@ -211,6 +259,11 @@ class FlowProbe:
         stats = self._last_grad[1]
         if getattr(call, field) is None:
             setattr(call, field, stats)
+
+
+def _print(stats: TensorStats) -> tuple[float, ...]:
+    """What tells a tensor's values from those of any other, as good as surely."""
+    return stats.norm, stats.maxabs, stats.mean, stats.numel
 
 
 def _storage(tensor: torch.Tensor) -> int:

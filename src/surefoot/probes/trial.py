@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from surefoot.probes.limits import Limits, limits
 from surefoot.probes.replay import Entry, call_again, set_aside, tensors_of
 from surefoot.signals.criterion import Criterion, Leaf
 
@@ -58,9 +59,13 @@ class Kept:
 
     Raises Refused where an argument cannot be copied, or where the loss, computed again from the
     outputs that were kept with the entries, is not the one that was seen.
+
+    limits: what its loss could have been, if that was asked for (`measured`).
     """
 
-    def __init__(self, batch: Batch, weights: Mapping[int, torch.Tensor]) -> None:
+    def __init__(
+        self, batch: Batch, weights: Mapping[int, torch.Tensor], measured: bool = False
+    ) -> None:
         self._modules = [weakref.ref(e.module) for e in batch.entries]
         copies = {id(e): _bare(e) for e in batch.entries}
         criteria = [c.copied(copies) for c in batch.criteria]
@@ -69,6 +74,8 @@ class Kept:
             value = sum(float(c(lambda x: x.entry.outputs[x.index], weights)) for c in criteria)
         if not agrees(value, batch.loss):
             raise Refused("the loss could not be computed again")
+        owners = {id(copies[id(e)]): id(e.module) for e in batch.entries}
+        self.limits = limits(criteria, weights, owners) if measured else Limits()
         for entry in copies.values():
             entry.outputs.clear()
         self._batch = Batch(batch.step, list(copies.values()), criteria, batch.loss)

@@ -16,17 +16,19 @@ from typing import Any
 import torch
 
 from surefoot.signals.operations import OPERATIONS, SUMS, Inputs, Known, Operation
+from surefoot.signals.reach import operation_of
 
-_MAX_OPERATIONS = 24
+_MAX_OPERATIONS = 40
 MARK = "surefoot"  # in the metadata of an output's node: (output number -> Leaf), by owner
 
 
 @dataclass(slots=True, eq=False)
 class Leaf:
-    """Where the walk ends: output number `index` of one call of the model."""
+    """Where the walk ends: output number `index` of one call of the model, made by `operation`."""
 
     entry: Any
     index: int
+    operation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Criterion:
 
         def copy(x: Any) -> Any:
             if isinstance(x, Leaf):
-                return Leaf(entries[id(x.entry)], x.index)
+                return Leaf(entries[id(x.entry)], x.index, x.operation)
             if not isinstance(x, Operation):
                 return x
             if id(x) not in done:
@@ -102,7 +104,7 @@ def mark(output: torch.Tensor, owner: int, leaf: Leaf) -> None:
 def criterion(loss: torch.Tensor, owner: int, scale: float = 1.0) -> Criterion:
     """Read a loss [] down to the outputs that `owner` has marked; call before backward.
 
-    Raises Unreadable. Costs a microsecond or two for each operation, at most 24 of them.
+    Raises Unreadable. Costs a microsecond or two for each operation, at most 40 of them.
     """
     seen: dict[Any, Operation] = {}
     return Criterion(_read(loss.grad_fn, 0, owner, seen, None), scale)
@@ -113,7 +115,9 @@ def _read(
 ) -> Operation | Leaf | Weight:
     marks = node.metadata.get(MARK)
     if marks is not None and (owner, number) in marks:
-        return marks[owner, number]
+        leaf = marks[owner, number]
+        leaf.operation = leaf.operation or operation_of(node)
+        return leaf
     if node in seen:
         return seen[node]
     name = node.name().rpartition("::")[2]

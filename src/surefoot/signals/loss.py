@@ -1,9 +1,9 @@
 """The loss: its value at every step and, on instrumented steps, its anatomy.
 
-The anatomy is read from the autograd graph between the number on which `backward` is called and
-the model's outputs, while the graph is alive: which loss function it is, by which constants it is
-multiplied, and what a predictor that ignores its input would reach on the same targets. It needs
-no knowledge of the training script and changes nothing.
+The anatomy is read from the autograd graph between the number on which `backward` is called and the
+model's outputs, while the graph is alive: which loss function it is, by which constants it is
+multiplied, and what a predictor that ignores its input would reach on the same targets. It needs no
+knowledge of the training script and changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ import numpy as np
 import torch
 
 from surefoot.signals.quantity import Axis, Quantity, Step
-from surefoot.signals.reach import out_of_reach
+from surefoot.signals.reach import (
+    TAKES_SCORES,
+    bounded_below,
+    out_of_reach,
+    takes_no_logarithms,
+)
 
 
 def _value(step: Step, out: np.ndarray) -> None:
@@ -39,6 +44,8 @@ LOSS = Quantity(
 
 # Operations behind which the model begins: the walk from the loss stops there.
 _WEIGHTED = ("Addmm", "Mm", "Bmm", "Baddbmm", "Convolution", "Linear", "AccumulateGrad", "Compiled")
+# What leaves a sum of losses a sum of losses.
+_ADDING = ("AddBackward", "SumBackward0", "ViewBackward", "CloneBackward", "ToCopyBackward")
 _LOSSES = {
     "NllLossBackward0": "cross_entropy",
     "NllLoss2DBackward0": "cross_entropy",
@@ -60,12 +67,14 @@ class Anatomy:
     over its targets: constants, element counts of sums, and weights or masks on the elements; of a
     loss that is composite or unknown, that of its largest term, as far as it can be read.
     summed: the elements are added up without being averaged.
-    trivial: loss of the best constant prediction on this batch's targets, multiplier included;
-    None where the targets cannot be read.
+    trivial: loss of the best constant prediction on this batch's targets, multiplier included; of a
+    composite the sum over its terms; None where the targets cannot be read.
     floor: the loss below which the model's last operation cannot bring it on these targets,
     multiplier included; None where it sets no bound (`signals.reach`).
     target_nonfinite: non-finite targets or weights in this batch.
     operations: names of the autograd nodes from the loss down to the model's last affine map.
+    squashed: the operation with bounds that a softmax or sigmoid is applied to once more.
+    unnormalised: what a negative log-likelihood takes in place of logarithms.
     """
 
     value: float
@@ -76,6 +85,8 @@ class Anatomy:
     floor: float | None = None
     target_nonfinite: int = 0
     operations: list[str] = field(default_factory=list)
+    squashed: str | None = None
+    unnormalised: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, as `Flow.loss` keeps it."""
@@ -116,7 +127,7 @@ def anatomy(loss: torch.Tensor) -> Anatomy:
     result = Anatomy(float(loss.detach().sum()))
     seen: set[Any] = set()
     heads: list[tuple[Any, torch.Tensor]] = []
-    several = False
+    several, sums_only = False, True
     one = torch.ones((), dtype=torch.float64)
     queue: list[tuple[Any, torch.Tensor, bool]] = [(loss.grad_fn, one, False)]
     while queue and len(seen) < _MAX_NODES:
@@ -126,14 +137,20 @@ def anatomy(loss: torch.Tensor) -> Anatomy:
         seen.add(node)
         name = node.name().rpartition("::")[2]
         if name.startswith(_WEIGHTED):
+            sums_only = sums_only and below
             continue
         result.operations.append(name)
+        if name in TAKES_SCORES:
+            result.squashed = result.squashed or bounded_below(node)
+        result.unnormalised = result.unnormalised or takes_no_logarithms(node)
         if name in _LOSSES:
             heads.append((node, weights))
             below = True
         if not below and name.startswith(("AddBackward", "SubBackward")):
             several = several or _branches(node) > 1
         factor = None if below else _factor(node, name)
+        if not below and factor is None:
+            sums_only = sums_only and name.startswith(_ADDING)
         if factor is not None:
             # A weight of zero that is divided by is no such weight: the division is at fault.
             bad = torch.isnan(factor) if name.startswith("Div") else ~torch.isfinite(factor)
@@ -145,7 +162,21 @@ def anatomy(loss: torch.Tensor) -> Anatomy:
         return result
     result.kind = "composite" if heads else "unknown"
     result.summed, result.multiplier = _outermost(loss.grad_fn)
+    if heads and sums_only:
+        _read_terms(result, heads)
     return result
+
+
+def _read_terms(result: Anatomy, heads: list[tuple[Any, torch.Tensor]]) -> None:
+    """The trivial loss of a sum of known losses: each term's own constants answer it best."""
+    terms = []
+    for node, weights in heads:
+        term = Anatomy(result.value, operations=result.operations)
+        _read_head(term, node, weights)
+        result.target_nonfinite += term.target_nonfinite
+        terms.append(term.trivial)
+    known = [t for t in terms if t is not None]
+    result.trivial = sum(known) if len(known) == len(terms) else None
 
 
 def _outermost(node: Any, depth: int = 0) -> tuple[bool, float]:
@@ -160,6 +191,9 @@ def _outermost(node: Any, depth: int = 0) -> tuple[bool, float]:
     if name.startswith(("AddBackward", "SubBackward")) and inner:
         return max((_outermost(n, depth + 1) for n in inner), key=lambda found: abs(found[1]))
     if name == "SumBackward0":
+        terms = _weights_of_terms(inner[0]) if inner else None
+        if terms is not None:
+            return False, terms
         return True, float(math.prod(node._saved_self_sym_sizes))
     if name in _LOSSES:
         summed = getattr(node, "_saved_reduction", 1) == 2
@@ -171,6 +205,17 @@ def _outermost(node: Any, depth: int = 0) -> tuple[bool, float]:
         return False, 1.0
     summed, rest = _outermost(inner[0], depth + 1)
     return summed, float(factor) * rest
+
+
+def _weights_of_terms(node: Any) -> float | None:
+    """The largest weight on losses that are stacked before they are added up, None otherwise."""
+    name = node.name().rpartition("::")[2]
+    factor = _factor(node, name) if name.startswith("Mul") else None
+    inner = [n for n, _ in node.next_functions if n is not None]
+    stack = inner[0] if factor is not None and len(inner) == 1 else node
+    if not stack.name().rpartition("::")[2].startswith(("Stack", "Cat")):
+        return None
+    return float(factor.abs().max()) if factor is not None else 1.0
 
 
 def _branches(node: Any) -> int:

@@ -33,7 +33,7 @@ class Operation:
     constant: torch.Tensor | None = None
 
 
-_TENSORS = ("target", "self", "other", "mat2", "mask", "index", "indices")
+_TENSORS = ("target", "self", "other", "mat2", "mask", "index", "indices", "x1", "x2")
 Compute = Callable[[Inputs, Saved, Operation], torch.Tensor]
 
 
@@ -57,7 +57,9 @@ class Known:
         tensors = [f"_raw_saved_{name}" for name in self.saved if name in _TENSORS]
         object.__setattr__(self, "attributes", attributes)
         object.__setattr__(
-            self, "tensors", tuple(tensors if {"other", "mat2"} & {*self.saved} else tensors[:1])
+            self,
+            "tensors",
+            tuple(tensors if {"other", "mat2", "x2"} & {*self.saved} else tensors[:1]),
         )
 
 
@@ -89,6 +91,18 @@ def _either(x: Inputs, s: Saved) -> tuple[Any, Any]:
 def _product(x: Inputs, s: Saved, _: Operation) -> torch.Tensor:
     a = x[0] if x[0] is not None else s["self"]
     return a @ (x[1] if len(x) > 1 and x[1] is not None else s["mat2"])
+
+
+def _distances(x: Inputs, s: Saved, _: Operation) -> torch.Tensor:
+    a = x[0] if x[0] is not None else s["x1"]
+    return torch.cdist(a, x[1] if len(x) > 1 and x[1] is not None else s["x2"], s.get("p", 2.0))
+
+
+def _spread(function: Callable[..., torch.Tensor]) -> Known:
+    def compute(x: Inputs, s: Saved, _: Operation) -> torch.Tensor:
+        return function(x[0], s["dim"], correction=s["correction"], keepdim=s["keepdim"])
+
+    return Known(compute, ("dim", "correction", "keepdim", "self"), ("self",))
 
 
 def _norm(x: Inputs, s: Saved, _: Operation) -> torch.Tensor:
@@ -182,6 +196,23 @@ OPERATIONS: dict[str, Known] = {
         lambda x, s, _: x[0] ** s["exponent"],
         ("self", "exponent"),
         ("self",),
+    ),
+    "BmmBackward0": Known(_product, ("self", "mat2"), ("self", "mat2")),
+    "CdistBackward0": Known(_distances, ("x1", "x2", "p"), ("x1", "x2")),
+    "LogcumsumexpBackward0": Known(lambda x, s, _: torch.logcumsumexp(x[0], s["dim"]), ("dim",)),
+    "CumsumBackward0": Known(lambda x, s, _: torch.cumsum(x[0], s["dim"]), ("dim",)),
+    "CatBackward0": Known(lambda x, s, _: torch.cat(x, s["dim"]), ("dim",)),
+    "StackBackward0": Known(lambda x, s, _: torch.stack(x, s["dim"]), ("dim",)),
+    "LgammaBackward0": Known(lambda x, *_: torch.lgamma(x[0]), ("self",), ("self",)),
+    "ErfBackward0": Known(lambda x, *_: torch.erf(x[0]), ("self",), ("self",)),
+    "Log1PBackward0": Known(lambda x, *_: torch.log1p(x[0]), ("self",), ("self",)),
+    "VarBackward0": _spread(torch.var),
+    "StdBackward0": _spread(torch.std),
+    "MaxBackward0": Known(
+        lambda x, s, _: torch.max(x[0], s["dim"], s["keepdim"]).values, ("dim", "keepdim")
+    ),
+    "MinBackward0": Known(
+        lambda x, s, _: torch.min(x[0], s["dim"], s["keepdim"]).values, ("dim", "keepdim")
     ),
     "MeanBackward0": _plain(torch.mean),
     "SumBackward0": _plain(torch.sum),

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+_PATIENCE = 8  # steps of other optimizers, after which another parameter is followed
+
 
 class Carried:
     """Follows one gradient tensor by its version counter, at about a microsecond a call.
@@ -20,12 +22,19 @@ class Carried:
         self.followed = 0  # steps for which this can tell
         self.steps = 0  # those that used gradients of the step before as well
         self.first = 0  # the first of them
+        self.since = 0  # those for which this can tell, from the first of them on
         self.backwards = 0
+        self._others = 0  # steps of other optimizers since then
         self._chosen = 0  # the parameter whose gradient is followed
         self._before = 0  # backward calls up to the last step
         self._following = False  # since the last step, whatever became of it
         self._of: weakref.ref[torch.Tensor] | None = None
         self._version: tuple[int, int] | None = None
+
+    @property
+    def following(self) -> bool:
+        """Whether the step that will tell is yet to come."""
+        return self._following
 
     def before_backward(self) -> None:
         """Forget the gradient if anything has been done to it since it was last seen."""
@@ -38,13 +47,21 @@ class Carried:
         if self._of is not None:
             self._version = self._look()
 
-    def at_step(self, step: int) -> None:
-        """Count the step if its gradients still hold those of the step before."""
+    def at_step(self, step: int, places: np.ndarray) -> None:
+        """Count the step if its gradients still hold those of the step before.
+
+        places: of the parameters that take it; a step of others is none of the followed one's.
+        """
+        if self._following and self._chosen not in places and self._others < _PATIENCE:
+            self._others += 1
+            return
+        self._others = 0
         if self._following and self._before < self.backwards:
             self.followed += 1
             if self._of is not None:
                 self.first = self.first if self.steps else step
                 self.steps += 1
+            self.since += self.steps > 0
         self._of, self._following = None, False
         self._before = self.backwards
 

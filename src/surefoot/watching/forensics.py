@@ -8,6 +8,7 @@ the optimizer acts, its weights are copied; after it has acted, the step is trie
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -18,12 +19,15 @@ from torch import nn
 
 from surefoot.layers import LayerTable
 from surefoot.probes.examine import Suspect, examine
+from surefoot.probes.limits import Limits
 from surefoot.probes.replay import EntryTap, replay
 from surefoot.probes.trial import Batch, Kept, Refused
 from surefoot.signals.criterion import Criterion, Unreadable, criterion
 from surefoot.signals.flow import Flow
 from surefoot.signals.forensics import Inquiry
 from surefoot.watching.places import Places
+
+_LOG = logging.getLogger("surefoot")
 
 ALLOWANCE = 2.0  # seconds that any run may spend on forensics
 SHARE = 0.01  # and the share of the elapsed time on top of it
@@ -32,6 +36,7 @@ _APART = 32  # steps between two spikes that are both examined
 _COPY_BYTES = 256 << 20  # of weights, above which the step is not tried again
 _KEEP_BYTES = 64 << 20  # of an earlier batch, and of the weights it was taken at
 _EARLY = 8  # steps that are all kept with their weights: the loss tells of a step only at the next
+_MEASURED = (1, 8, 64, 512)  # steps whose loss's limits are searched for
 _PATIENCE = 3  # losses in a row that could not be read, before it is tried more rarely
 _PASS = 0.6  # of a whole step: one forward or backward pass, at most
 
@@ -117,6 +122,7 @@ class Forensics:
     """Of one training. allowed: whether anything of a step may be run again at all."""
 
     allowed: bool = True
+    limits: Limits = field(default_factory=Limits)  # of the loss of the step under way
     rise: Rise = field(default_factory=Rise)
     spent: float = 0.0
     began: float = field(default_factory=time.perf_counter)
@@ -188,16 +194,32 @@ class Forensics:
 
     # -- before a step --------------------------------------------------------------------------
 
-    def notice(self, step: int, loss: float | None, tap: EntryTap | None, places: Places) -> bool:
-        """Whether the loss has risen by this step; if not, the step is kept where one is due."""
+    def notice(
+        self,
+        step: int,
+        loss: float | None,
+        tap: EntryTap | None,
+        places: Places,
+        asked: bool = False,
+    ) -> bool:
+        """Whether the loss has risen by this step; if not, the step is kept where one is due.
+
+        asked: whether `limits` are to be found for this step, if its turn has come.
+        """
+        self.limits = Limits()
         if self.rise.see(loss) and self.active:
             return True
         if tap is not None and tap.keeping and loss is not None and math.isfinite(loss):
-            self._keep(step, loss, tap, places.trainable())
+            self._keep(step, loss, tap, places.trainable(), asked)
         return False
 
     def _keep(
-        self, step: int, loss: float, tap: EntryTap, weights: dict[int, torch.Tensor]
+        self,
+        step: int,
+        loss: float,
+        tap: EntryTap,
+        weights: dict[int, torch.Tensor],
+        asked: bool,
     ) -> None:
         """Copy the batch of this step, for later ones to be compared with."""
         begin = time.perf_counter()
@@ -206,12 +228,16 @@ class Forensics:
             return
         try:
             batch.check()
-            self._kept = Kept(batch, weights)
+            asked = asked and step in _MEASURED and self.affordable(0, 0.0)
+            self._kept = Kept(batch, weights, asked)
+            self.limits = self._kept.limits
             self._then.clear()
             if step < _EARLY and _bytes(weights.values()) <= _KEEP_BYTES:
                 self._then = {k: p.detach().clone() for k, p in weights.items()}
         except (Refused, Unreadable):
             pass  # the one that was kept before serves on
+        except Exception:  # a loss that was read wrong may not even run
+            _LOG.debug("a batch could not be kept", exc_info=True)
         self.spent += time.perf_counter() - begin
 
     def _batch(self, step: int, loss: float | None, tap: EntryTap) -> Batch:

@@ -48,3 +48,11 @@ class Places:
                 places = self.all
             self._orders[key] = places, ends
         return places
+
+    def unfed(self, present: np.ndarray) -> tuple[int, ...]:
+        """Places that an optimizer holds of which not one ever had a gradient.
+
+        present: steps with a gradient, for each of the table's parameters.
+        """
+        held = (places[places >= 0] for places, _ in self._orders.values())
+        return tuple(i for own in held if len(own) and not present[own].any() for i in own.tolist())

@@ -32,6 +32,7 @@ from surefoot.watching.training import Training
 
 _LOG = logging.getLogger("surefoot")
 _MAX_TRAININGS = 8
+_MAX_NAMES = 64
 _MAX_NODES = 20_000  # of a graph that is walked to its ends
 
 
@@ -70,7 +71,8 @@ class Session:
         self._fresh = True  # no optimizer has stepped since the last backward
         self._scales: dict[int, float] = {}
         self._scale: float | None = None  # of the latest backward
-        self._depth = 0
+        self._steps: list[bool] = []  # steps under way, outermost first: with a closure or not
+        self._heard = False  # the step under way was measured in its closure
         self._process = Fork()
         self._running = False
         self._next_diagnosis = 0.0
@@ -184,7 +186,7 @@ class Session:
             models = [model] if model is not None else find_roots(trained)
             groups = len(optimizer.param_groups)
             training = self._begin(models, trained, groups)
-        training.driver.took(optimizer)
+        training.took(optimizer)
         self._of = {key: known for key, known in self._of.items() if known[0]() is not None}
         self._of[id(optimizer)] = (weakref.ref(optimizer), training)
         return training
@@ -227,8 +229,10 @@ class Session:
 
     def before_backward(self, losses: list[torch.Tensor]) -> None:
         """Read the loss, before backward frees its graph."""
-        if not self._process.here:
+        if not self._process.here or self._heard:
             return
+        if not any(self._steps):
+            self._steps.clear()  # no step is under way: the last one raised
         if self._fresh:
             self._fresh, self._loss, self._anatomy = False, None, {}
             if self._manual is not None:
@@ -263,7 +267,7 @@ class Session:
         if not finite:
             found["half"] = half_in_loss(tensor)
         elif self._knows_all and any(t.step >= 2 for t in self.trainings):
-            found["left_out"] = self._left_out(tensor)
+            found["left_out"], found["left_out_layers"] = self._left_out(tensor)
         # Of several backward calls before one step the losses are added up, and so is this.
         self._anatomy = found = together(self._anatomy, found)
         for training in self.trainings:
@@ -275,18 +279,20 @@ class Session:
         """Whether every optimizer of the process is watched, from its first step on."""
         return self._adopt and len(self.trainings) < _MAX_TRAININGS
 
-    def _left_out(self, loss: torch.Tensor) -> float:
-        """Share of the weight matrices under a loss that no optimizer holds."""
+    def _left_out(self, loss: torch.Tensor) -> tuple[float, list[str]]:
+        """Share of the weight matrices under a loss that no optimizer holds, and whose they are."""
         leaves = leaf_parameters(loss, _MAX_NODES)
         weights = [p for p in leaves if isinstance(p, nn.Parameter) and p.dim() > 1]
-        held = [any(t.holds(p) for t in self.trainings) for p in weights]
-        sizes = [p.numel() for p in weights]
-        lost = sum(n for n, kept in zip(sizes, held, strict=True) if not kept)
-        return lost / max(sum(sizes), 1)
+        held = {id(p) for r, _ in self._of.values() for p in _parameters(r())}
+        held |= {id(p) for p in weights if any(t.holds(p) for t in self.trainings)}
+        lost: list[torch.Tensor] = [p for p in weights if id(p) not in held]
+        share = sum(p.numel() for p in lost) / max(sum(p.numel() for p in weights), 1)
+        owners = [name for t in self.trainings for name in t.owners(lost)] if lost else []
+        return share, owners[:_MAX_NAMES]
 
     def after_backward(self) -> None:
         """Without an optimizer of torch's, the end of backward stands for the step."""
-        if not self._process.here:
+        if not self._process.here or self._heard:
             return
         for training in self.trainings:
             training.carried.after_backward()
@@ -306,11 +312,22 @@ class Session:
             self._manual.driver.name = "none of torch.optim"
 
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
-        """The outermost of nested steps is measured; with a closure, after it."""
-        self._depth += 1
-        if self._depth > 1 or closure or not self._process.here:
+        """The outermost of nested steps is measured; with a closure, when that has run."""
+        self._steps.append(closure)
+        if len(self._steps) > 1 or closure or not self._process.here:
             return
         self._measure(optimizer)
+
+    def closure_raised(self) -> None:
+        """The step will not be heard to end."""
+        self._steps.clear()
+        self._heard = False
+
+    def closure_ran(self, optimizer: torch.optim.Optimizer) -> None:
+        """The step's gradients are there. What a line search tries after that is not the step."""
+        if len(self._steps) == 1 and not self._heard and self._process.here:
+            self._measure(optimizer)
+            self._heard = True
 
     def _measure(self, optimizer: torch.optim.Optimizer) -> None:
         training = self._training_of(optimizer)
@@ -320,19 +337,19 @@ class Session:
 
     def after_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """The optimizer has acted."""
-        self._depth = max(self._depth - 1, 0)
-        if self._depth or not self._process.here:
+        del self._steps[-1:]
+        if self._steps or not self._process.here:
             return
-        if closure:
+        if closure and not self._heard:
             self._measure(optimizer)
-        self._fresh = True
+        self._fresh, self._heard = True, False
         training = self._training_of(optimizer)
         if training is not None:
             self._finish(training, optimizer)
 
     def _finish(self, training: Training, optimizer: torch.optim.Optimizer) -> None:
         self._fresh = True
-        sharing = sum(t is training for r, t in self._of.values() if r() is not None)
+        sharing = [key for key, (r, t) in self._of.items() if t is training and r() is not None]
         training.after_step(optimizer, sharing)
         self._live_diagnosis()
 
@@ -351,3 +368,7 @@ class Session:
         if self._writer is not None:
             for training in self.trainings:
                 self._writer.report(training.index, diagnose(training.case(), self._ignore))
+
+
+def _parameters(optimizer: torch.optim.Optimizer | None) -> list[torch.Tensor]:
+    return [p for g in optimizer.param_groups for p in g["params"]] if optimizer else []

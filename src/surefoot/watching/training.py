@@ -8,9 +8,8 @@ full flows, replays) is bought from a budget of measured time.
 from __future__ import annotations
 
 import math
-import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from surefoot.attach.discovery import owners
 from surefoot.attach.driver import Driver
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
@@ -28,6 +28,7 @@ from surefoot.probes.flow import FlowProbe
 from surefoot.probes.replay import EntryTap
 from surefoot.probes.safely import raise_failure
 from surefoot.signals import QUANTITIES, Axis, Step
+from surefoot.watching.budget import Budget
 from surefoot.watching.carried import Carried
 from surefoot.watching.coherence import Coherence
 from surefoot.watching.forensics import Forensics
@@ -35,12 +36,11 @@ from surefoot.watching.ledger import Ledger, Sink
 from surefoot.watching.places import Places
 from surefoot.watching.scaling import Scaling
 from surefoot.watching.schedule import milestone
+from surefoot.watching.turns import Turns
 from surefoot.watching.updates import Updates
 
-_ALLOWANCE = 0.05  # seconds of detail that any run may have
-_SHARE = 0.002  # and the share of the elapsed time on top of it
 _INPUTS = 8  # tensors that enter the model whose scale is read at every step
-_EVERY = 8  # steps between two samples once the run has begun
+_EVERY = 8  # steps, once the run has begun, between two at which a gradient is followed
 _MEASURES = [(q.name, q.measure) for q in QUANTITIES.values() if q.measure is not None]
 
 
@@ -70,31 +70,26 @@ class Training:
         self._gate = Gate(count)
         self._allocate(count)
         # What is known so far; `case` hands it out as Facts.
-        self.step, self.driver = 0, Driver()
-        self.ended = "running"
+        self.step, self.driver, self.ended = 0, Driver(), "running"
         self.carried, self.scaling = Carried(), Scaling()
         self._complete = 0  # steps in which every parameter had a gradient
         self._present = np.zeros(count, np.int64)  # and of the other steps, those of each
         self._nonfinite_loss: int | None = None
         # The step under way.
-        self._stepped: set[int] = set()
+        self._turns = Turns()
         self._probe: FlowProbe | None = None
         self._block_tap: BlockTap | None = None
         self._updates = Updates(count)
-        self._began = self._last = time.perf_counter()
-        self._spent = 0.0
-        self._typical = 0.0
-        self._last_sample = -_EVERY
+        self.budget = Budget()
         self.loss: float | None = None
         self.anatomy: dict[str, Any] = {}
         # Until the first step has shown which modules the script calls, they are the outermost.
         self._roots = [i for i, layer in enumerate(self.layers.layers) if layer.parent is None]
         self.forensics = Forensics(forensics)
-        self._coherence = Coherence(self.ledger, self._blocks, self._affordable, forensics)
+        self._coherence = Coherence(self.ledger, self._blocks, self.budget.affordable, forensics)
         self.indices: Callable[[list[torch.Tensor], int], tuple[int, ...]] = lambda tensors, n: ()
-        self._tap: EntryTap | None = (
-            EntryTap([modules[i] for i in self._roots[:8]]) if modules else None
-        )
+        roots = [modules[i] for i in self._roots[:8]]
+        self._tap: EntryTap | None = EntryTap(roots) if roots else None
         if self._tap is not None:
             self.forensics.listen(self._tap, 0)
         self._arm_flow()
@@ -103,8 +98,6 @@ class Training:
     def title(self) -> str:
         """What tells it from the others of its process."""
         return f"{self.layers.model} (training {self.index + 1})"
-
-    # -- set-up ---------------------------------------------------------------------------------
 
     def _allocate(self, count: int) -> None:
         """The buffers of the hot path, made once."""
@@ -123,6 +116,12 @@ class Training:
         """Whether an optimizer of this training has taken a step with the tensor."""
         return self._places.place(tensor) in self._places.held
 
+    def owners(self, tensors: list[torch.Tensor]) -> list[str]:
+        """The modules that own the tensors now, by name: they may have been put in since."""
+        pairs = zip(self.layers.layers, self._modules, strict=True)
+        roots = [(layer.name, ref()) for layer, ref in pairs if layer.parent is None]
+        return owners(roots, tensors)
+
     def lacks(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is not in the table."""
         return any(self._places.place(t) < 0 for t in tensors)
@@ -136,10 +135,15 @@ class Training:
         return None if any(m is None for m in modules) else modules  # type: ignore[return-value]
 
     def _arm_flow(self) -> None:
-        modules = self._live_modules()
-        if modules is not None and len(modules) <= 20_000:
+        if (modules := self._live_modules()) is not None and len(modules) <= 20_000:
             self._probe = FlowProbe(self.layers, modules)
             self._probe.install()
+
+    def took(self, optimizer: torch.optim.Optimizer) -> None:
+        """Another optimizer trains it from now on: its first steps are sampled, as the very
+        first."""
+        self.driver.took(optimizer)
+        self.budget.optimizer_took_over(self.step)
 
     # -- events of the run ----------------------------------------------------------------------
 
@@ -158,13 +162,13 @@ class Training:
         """Measure the gradients that the optimizer uses, or would if they were not refused."""
         self.scaling.begin(refused)
         key = id(optimizer)
-        if key in self._stepped:  # the others that share this training did not step
+        if key in self._turns.stepped:  # the others that share this training did not step
             self._commit(late=True)
-        self.carried.at_step(self.step)
         parameters = [p for g in groups for p in g["params"]]
         gradients, order = [p.grad for p in parameters], self._places.order(key, parameters)
+        self.carried.at_step(self.step, order)
         self._measure(order, gradients, optimizer, groups)
-        self._stepped.add(key)
+        self._turns.stepped.add(key)
         tripped = self._gate.check(self._norms, self._bad)
         if tripped is not None and self.scaling.held_back(optimizer):
             self.ledger.rows["loss_scaling"][1] = 1
@@ -172,15 +176,12 @@ class Training:
             self._finish_flow()
         if tripped is not None:
             self._alarm(tripped, parameters, gradients)
-        elif len(self._stepped) == 1 and self.forensics.notice(  # once a step
-            self.step, self.loss, self._tap, self._places
-        ):
-            self._suspect("rise", np.empty(0, np.intp))
-        if self._sampling() and not self.scaling.now:
-            begin = time.perf_counter()
-            self._updates.sample(parameters)
-            self._updates.sample_moments(optimizer, parameters, order, self.ledger, self.step)
-            self._spent += time.perf_counter() - begin
+        elif len(self._turns.stepped) == 1:  # once a step
+            self._notice()
+        if self.budget.sampling(self.step) and not self.scaling.now:
+            with self.budget.charged():
+                self._updates.sample(parameters)
+                self._updates.sample_moments(optimizer, parameters, order, self.ledger, self.step)
 
     def _measure(
         self, order: np.ndarray, gradients: list[Any], optimizer: Any, groups: list[dict[str, Any]]
@@ -199,7 +200,7 @@ class Training:
         if order is self._places.all:  # the usual optimizer holds them in the table's order
             self._row[:-1] = out[:count]
         else:
-            if not self._stepped:
+            if not self._turns.stepped:
                 self._row.fill(np.nan)
             self._row[order] = out[:count]
         now = self._now
@@ -210,11 +211,11 @@ class Training:
             measure(now, self.ledger.rows[name])
         now.groups = []  # nothing of the run's is kept between two steps
 
-    def after_step(self, optimizer: Any, sharing: int = 1) -> None:
-        """Note what the optimizer did; `sharing`: how many optimizers share this training."""
+    def after_step(self, optimizer: Any, sharing: Collection[int] = ()) -> None:
+        """Note what the optimizer did; sharing: ids of those that train the same model."""
         if optimizer is not self:  # without one of torch's, the update is yet to come
             self.note_updates(optimizer)
-        if len(self._stepped) >= sharing:
+        if self._turns.complete(sharing):
             self._settle()
             self._commit()
         elif self._tap is not None:
@@ -224,28 +225,26 @@ class Training:
         """Measure how far the weights moved since they were sampled, if they were."""
         if not self._updates.pending:
             return
-        begin = time.perf_counter()
-        order = partial(self._places.order, id(optimizer))
-        if self._updates.measure(order, self.ledger, self.step):
-            self._last_sample = self.step
-        self._spent += time.perf_counter() - begin
+        with self.budget.charged():
+            order = partial(self._places.order, id(optimizer))
+            if self._updates.measure(order, self.ledger, self.step):
+                self.budget.sampled(self.step)
+
+    def _notice(self) -> None:
+        """Look at the loss: has it risen, and what could it have been?"""
+        asked = bool(self.anatomy) and self.anatomy.get("trivial") is None
+        if self.forensics.notice(self.step, self.loss, self._tap, self._places, asked):
+            self._suspect("rise", np.empty(0, np.intp))
+        if self.forensics.limits.constant is not None:
+            self.anatomy = {**self.anatomy, **self.forensics.limits.to_json()}
 
     # -- detail, bought from the time budget ----------------------------------------------------
 
-    def _affordable(self, cost: float) -> bool:
-        elapsed = time.perf_counter() - self._began
-        return self._spent + cost <= _ALLOWANCE + _SHARE * elapsed
-
-    def _sampling(self) -> bool:
-        if self.step < 4 or milestone(self.step):
-            return True  # a dozen samples that every verdict can count on
-        return self.step - self._last_sample >= _EVERY and self._affordable(0.0)
-
     def _finish_flow(self) -> None:
         """Collect the instrumented step that has just been measured."""
-        if self._probe is None:
+        if (probe := self._probe) is None:
             return
-        probe, self._probe = self._probe, None
+        self._probe = None
         probe.remove()
         flow = probe.collect(self.step)
         raise_failure(probe)
@@ -260,8 +259,7 @@ class Training:
 
     def _tap_entries(self, entries: list[int]) -> None:
         """Listen where the script really calls the model, now that a step has shown it."""
-        modules = self._live_modules()
-        if modules is None:
+        if (modules := self._live_modules()) is None:
             return
         self._block_tap = BlockTap([modules[i] for i in self._blocks])
         if self._tap is None or entries != self._roots:
@@ -288,11 +286,12 @@ class Training:
         # A lost step is worth any price, once; a spike only what the budget holds.
         lost = kind == "nonfinite" and same == 0
         lost = lost or (self.scaling.now and self.scaling.worth_a_look(self.loss))
-        if lost or (kind != "refused" and same < 8 and self._affordable(self._typical * 4)):
-            begin = time.perf_counter()
+        if lost or (
+            kind != "refused" and same < 8 and self.budget.affordable(self.budget.typical * 4)
+        ):
             own = {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
-            detail["replay"] = self._replay(own, search=kind != "spike")
-            self._spent += time.perf_counter() - begin
+            with self.budget.charged():
+                detail["replay"] = self._replay(own, search=kind != "spike")
         self.ledger.alarm(self.step, kind, detail)
         if not self.scaling.now:
             self._suspect(kind, tripped)
@@ -320,7 +319,7 @@ class Training:
         if self._tap is None or not self.forensics.pending:
             return
         found = self.forensics.settle(
-            self._tap, self._live_modules(), self._places, self._typical, self.indices
+            self._tap, self._live_modules(), self._places, self.budget.typical, self.indices
         )
         if found is not None:
             self.ledger.inquiry(found)
@@ -329,10 +328,9 @@ class Training:
 
     def _commit(self, late: bool = False) -> None:
         """Close the step: one row into memory and one into the record, then get ready."""
-        self._stepped.clear()
+        self._turns.end()
         loss = self._now.loss
-        lost = loss is not None and not math.isfinite(loss)
-        if lost and self._nonfinite_loss is None:
+        if loss is not None and not math.isfinite(loss) and self._nonfinite_loss is None:
             self._nonfinite_loss, self.ledger.lost = self.step, self.anatomy
         if self._gate.calm:
             self._complete += 1
@@ -341,37 +339,37 @@ class Training:
         if self._block_tap is not None and self._block_tap.installed:
             self._block_tap.remove()
             raise_failure(self._block_tap)
-            self._spent += self._block_tap.seconds
+            self.budget.spent += self._block_tap.seconds
             self.ledger.put(self.step, "block_scale", self._block_tap.out.reshape(-1))
         self.ledger.commit(self.step)
         if self._tap is not None:
-            self._spent += self._coherence.look(self.step, loss, self._tap, self._typical)
+            typical = self.budget.typical
+            self.budget.spent += self._coherence.look(self.step, loss, self._tap, typical)
             self._tap.clear(marked=late)
             self.forensics.listen(self._tap, self.step + 1)
-        self._prepare_next()
+        self._prepare_next(late)
 
-    def _prepare_next(self) -> None:
-        if self.step < 64 or self.step % _EVERY == 0:
+    def _prepare_next(self, late: bool) -> None:
+        # The backward of the next step is over if this one is late: it cannot be told any more.
+        if not late and not self.carried.following and (self.step < 64 or self.step % _EVERY == 0):
             self.carried.follow_one(self._norms, self._places.refs)
-        now = time.perf_counter()
-        took = now - self._last
-        self._typical = took if not self._typical else 0.9 * self._typical + 0.1 * took
-        self._last = now
+        self.budget.step_ended()
         if self.anatomy and milestone(self.step):
             self.ledger.losses.append(self.anatomy)
         self.step += 1
         self.anatomy = {}
         power = self.step >= 4 and (self.step & (self.step - 1)) == 0
-        if power and self.step.bit_length() % 2 and self._affordable(self._typical):
-            self._spent += self._typical  # an instrumented step costs about one step more
+        typical = self.budget.typical
+        if power and self.step.bit_length() % 2 and self.budget.affordable(typical):
+            self.budget.spent += typical  # an instrumented step costs about one step more
             self._arm_flow()
-        elif self._block_tap is not None and self._sampling():
+        elif self._block_tap is not None and self.budget.sampling(self.step):
             self._block_tap.install()
 
     def stop(self, ended: str = "ended") -> None:
         """Close an open step and remove every hook; idempotent."""
         try:
-            if self._stepped:
+            if self._turns.stepped:
                 self._commit()
         finally:
             if self.ended == "running":
@@ -391,8 +389,10 @@ class Training:
             followed=self.carried.followed,
             carried=self.carried.steps,
             first_carried=self.carried.first,
+            since=self.carried.since,
             present=tuple((self._present + self._complete).tolist()),
             trained=frozenset(self._places.held),
+            unfed=self._places.unfed(self._present + self._complete),
             nonfinite_loss=self._nonfinite_loss,
             ended=self.ended,
             **self.driver.facts(),

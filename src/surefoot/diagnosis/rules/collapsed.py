@@ -17,9 +17,10 @@ clipping or warm-up do not help.
 acos c)) / pi` a layer, whatever the weights: from nought it is 0.87 after `_DEPTH` (10) layers,
 where a network is not blamed on depth yet, 0.95 after `_DEEP` (20), and 0.97 after 30. `_COLLAPSED`
 (0.95) is thus what theory gives the depth at which plain networks begin to fail, and `_DEEP` is
-asked for before training, when no loss speaks. All six networks measured above 0.95 trained badly,
-but of 26 healthy trainings four stand there too and learn: so the run must not have gained
-`_LEARNS` (half) of the trivial predictor's loss.
+asked for before training, when no loss speaks, and of a run that diverged, which must never have
+gained `_BEGAN` (a tenth) of the trivial predictor's loss. All six networks measured above 0.95
+trained badly, but of 26 healthy trainings four stand there too and learn: so the run must not have
+gained `_LEARNS` (half) of the trivial predictor's loss.
 
 **Source.** Cho & Saul 2009 (the kernel of a ReLU layer); docs/thresholds.md.
 """
@@ -39,7 +40,8 @@ from surefoot.signals.flow import Call
 _COLLAPSED = 0.95
 _LEARNS = 0.5
 _DEPTH = 10  # weighted layers: a shallower network is not collapsed by depth
-_DEEP = 20  # before training: twice that, for nothing else speaks yet
+_DEEP = 20  # before training: twice that, for nothing else speaks yet; so of a run that diverged
+_BEGAN = 0.1  # of the trivial predictor's loss gained at some time
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -88,8 +90,10 @@ def collapsed_calls(case: Case) -> list[Call]:
     kinds = case.layers.layers
     known = [c for c in flow.calls if kinds[c.layer].kind.weighted and c.cosine is not None]
     hidden = known[:-1]
-    if len(hidden) < _DEPTH - 1 or not result.poor(_LEARNS) or result.diverged:
+    if len(hidden) < _DEPTH - 1 or not result.poor(_LEARNS):
         return []
+    if result.diverged and (len(hidden) < _DEEP or result.learned(_BEGAN)):
+        return []  # it had begun to learn before it was lost, or is not deep enough to be sure
     deep = (c.cosine or 0.0 for c in hidden[_DEPTH - 2 :])
     return hidden if max(deep, default=0.0) >= _COLLAPSED else []
 

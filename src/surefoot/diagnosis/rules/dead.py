@@ -17,8 +17,10 @@ and biases, or use a leaky ReLU or GELU.
 were, freshly initialised. A layer with 73 % of its units dead still learned to a loss of 0.05, so a
 share below `_DEAD` (0.95) is no evidence; the most in 58 healthy trainings were 56 %. What is left
 of such a layer is one unit in twenty, and the run must not have gained `_LEARNS` (a quarter) of the
-trivial predictor's loss. Where the activation could not be recognised, a layer that is fed nothing
-but zeros tells of it; numbers up to `_ROUNDS` (a half) may have been rounded to zero instead.
+trivial predictor's loss. Where a loss below zero tells nothing, all units must be dead at the first
+and at the last instrumented step. Where the activation could not be recognised, a layer that is fed
+nothing but zeros tells of it; numbers up to `_ROUNDS` (a half) may have been rounded to zero
+instead.
 
 **Source.** Measured: a network with 73 % of a layer dead still trains; docs/thresholds.md.
 """
@@ -46,13 +48,25 @@ _LEAKY = Remedy(
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge every live instrumented step; the first that shows a dead layer counts."""
-    if not outcome(case).poor(_LEARNS):
+    if not outcome(case).poor(_LEARNS) and not _for_good(case):
         return
     for flow in case.flows:
         dead = dead_calls(case, flow) or fed_nothing(case, flow)
         if dead:
             yield _finding(case, flow, dead)
             return
+
+
+def _for_good(case: Case) -> bool:
+    """Of a loss that tells nothing: whether all units of a layer are dead from first to last."""
+    live = [f for f in case.flows if not f.replayed]
+    if outcome(case).skill is not None or len(live) < 2:
+        return False
+    first, last = (
+        {c.layer for c in dead_calls(case, f) if (c.frozen or 0.0) >= 1.0}
+        for f in (live[0], live[-1])
+    )
+    return bool(first & last)
 
 
 def dead_calls(case: Case, flow: Flow) -> list[Call]:

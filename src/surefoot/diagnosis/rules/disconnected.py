@@ -13,9 +13,10 @@ are no finding.
 **Remedies.** Remove what cuts the graph; build the optimizer from the model that is trained.
 
 **Thresholds.** None is needed: a parameter had a gradient at some step, or at none. A layer is
-named only if a later one used what it made. A gradient of exactly zero counts as none where fewer
-than `_FROZEN` (95 %) of the units are dead or saturated, as those rules ask, and the run has not
-gained `_LEARNS` (half) of the trivial predictor's loss.
+named only if a later one used what it made. An optimizer whose parameters had none at all in
+`_STEPS` (30) steps is in vain, whatever became of the run. A gradient of exactly zero counts as
+none where fewer than `_FROZEN` (95 %) of the units are dead or saturated, as those rules ask, and
+the run has not gained `_LEARNS` (half) of the trivial predictor's loss.
 
 **Source.** Definition.
 """
@@ -32,7 +33,7 @@ from surefoot.diagnosis.rules.dead import dead_calls, fed_nothing
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 from surefoot.signals.flow import Call, Flow
 
-_FROZEN, _LEARNS = 0.95, 0.5
+_FROZEN, _LEARNS, _STEPS = 0.95, 0.5, 30
 _CONNECT = Remedy(
     "graph.connect",
     None,
@@ -54,6 +55,9 @@ def judge(case: Case) -> Iterator[Finding]:
         return
     if not any(facts.present):
         yield _all(case)
+        return
+    if facts.unfed and facts.steps >= _STEPS:
+        yield _unfed(case)
         return
     if flow is None:
         return
@@ -110,6 +114,31 @@ def _all(case: Case) -> Finding:
     )
 
 
+def _unfed(case: Case) -> Finding:
+    """One of several optimizers steps in vain."""
+    facts, layers = case.facts, case.layers
+    owners = sorted({layers.parameters[i].layer for i in facts.unfed})
+    name = layers.title(owners[-1])
+    return Finding(
+        rule=RULE.id,
+        pathology=Pathology.STALLED,
+        cause=Cause.DISCONNECTED_PARAMETERS,
+        layer=name,
+        victims=tuple(layers.title(i) for i in owners[:-1]),
+        severity=Severity.HARMFUL,
+        first_step=0,
+        last_step=facts.steps - 1,
+        confidence=0.9,
+        sentence=(
+            f"An optimizer holds {len(facts.unfed)} parameters, up to those of {name}, and not "
+            f"one of them ever had a gradient in {facts.steps} steps: the graph is cut behind "
+            f"them; {outcome(case).words()}."
+        ),
+        evidence=(Evidence("its parameters that ever had a gradient", 0, "all"),),
+        remedies=(Remedy(_CONNECT.remedy, name, _CONNECT.why, _CONNECT.code), _REBUILD),
+    )
+
+
 def _cut_layers(case: Case, flow: Flow) -> list[Call]:
     """Calls of layers that own trained parameters, ran, fed something, and never had a gradient."""
     layers, never = case.layers, _never(case)
@@ -156,9 +185,11 @@ def _annulled(case: Case, flow: Flow) -> list[Call]:
         return []
     kinds, never = case.layers.layers, _never(case)
     calls = [c for c in flow.calls if kinds[c.layer].kind.weighted]
+    reached = False  # a layer before this one has a gradient: then this one's output is not used
     for here, after in pairwise(c for c in calls if c.grad_output or c.layer in never):
         back = here.grad_output
-        lost = back is None or (back.norm == 0 and not back.nonfinite)
+        reached = reached or (back is not None and back.norm > 0)
+        lost = not reached if back is None else back.norm == 0 and not back.nonfinite
         came = after.grad_input is not None and after.grad_input.norm > 0
         between = (c for c in flow.calls if here.order <= c.order < after.order)
         if (

@@ -20,7 +20,8 @@ decades, 7 %) on, a third of what batch norm with ReLU multiplies by, whatever t
 `log10(pi / (pi - 1)) / 2 = 0.083`. The cause is the part that has more than `_HALF` of the growth.
 With normalisation the parts of weights and activation cancel each other: theirs is the sum, and
 normalisation has to reach `_ABOUT` (0.8) of it, for a sum over finite layers scatters by `sqrt(5 /
-n)`, a fifth at a hundred units.
+n)`, a fifth at a hundred units. A later step that is lost is an activation's doing if the signal
+grew by it `_STEEP` (3) times as many decades as by the weights: three quarters of the whole.
 
 **Source.** Schoenholz et al. 2017; Yang et al. 2019 (batch norm); docs/thresholds.md.
 """
@@ -31,7 +32,7 @@ from collections.abc import Iterator
 
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
-from surefoot.diagnosis.growth import growth
+from surefoot.diagnosis.growth import growth, outlier
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.profile import Profile, first_profile, forward_explosion
 from surefoot.diagnosis.rule import Rule, bad_severity, times
@@ -39,7 +40,7 @@ from surefoot.findings import Cause, Evidence, Finding, Pathology
 from surefoot.signals.flow import Flow
 
 _PART = 0.03  # decades
-_HALF, _ABOUT = 0.5, 0.8
+_HALF, _ABOUT, _STEEP = 0.5, 0.8, 3.0
 _BECAUSE = {
     Cause.WEIGHTS_TOO_LARGE: "the weights are too large",
     Cause.NORMALIZATION_WITHOUT_SKIP: (
@@ -54,17 +55,25 @@ def judge(case: Case) -> Iterator[Finding]:
     flow = case.first
     if flow is not None and first_profile(case) is None:
         yield from _forward(case, flow)
+    lost = next((f for f in case.flows if f.replayed and f.origin), None)
+    if lost is not None and first_profile(case) is not None:
+        yield from _forward(case, lost, _STEEP)
     found = growth(case, 1, _PART)
     if found is not None:
-        cause = Cause.WEIGHTS_TOO_LARGE if found.lone else _cause(found.seen)
+        lone = found.lone or (flow is not None and outlier(flow, case) is not None)
+        cause = Cause.WEIGHTS_TOO_LARGE if lone else _cause(found.seen)
         because = _BECAUSE[cause]
         yield found.finding(RULE.id, Pathology.EXPLODING, cause, because, by_weights=True)
 
 
-def _forward(case: Case, flow: Flow) -> Iterator[Finding]:
-    """A forward pass that overflows at the first step: its gradients can tell nothing."""
+def _forward(case: Case, flow: Flow, steep: float = 0.0) -> Iterator[Finding]:
+    """A forward pass that overflows: its gradients can tell nothing.
+
+    steep: times the growth by the weights that that by the activations must be. A later step that
+    was too long overflows as well, but then by the weights that it has made.
+    """
     found = forward_explosion(flow, case.layers)
-    if found is None:
+    if found is None or found[2] < steep * max(found[1], 0.0):
         return
     layer, weights, activation = found
     by_weights = weights > activation

@@ -13,10 +13,13 @@ against a constant prediction, and a run that does not learn. Raw pixels that tr
 **Thresholds.** `_ABSURD` (300) is above whatever eight bits can hold, so no picture reaches it: a
 run that has not gained `_MOST` (three quarters) of the trivial predictor's loss is enough. From
 `_LARGE` (30) on, raw pixels are included, many of which train: there it takes a run that has not
-gained `_SOME` (a quarter). Of 78 healthy trainings with floating-point inputs one lies above it
-(pixels of 0 to 255: 123), and none below 0.48. `_SMALL` (5e-3): a signal of rms r enters torch's
-default layer of n inputs as `r / sqrt(3)` beside biases of `1 / sqrt(3 n)`, so at 5e-3 and a
-hundred inputs it is a twentieth of them.
+gained `_SOME` (a quarter). Where `_SHUT` (30 %, as SF108 asks) of the units of a tanh or sigmoid
+are closed by it, or the outputs are no larger than `_CALM` (3, three deviations of a standardised
+answer), nothing explodes. Where the run has only its own first loss to be compared with, that loss
+is absurd as well, and it is enough that the first layer is fed such an input. Of 78 healthy
+trainings with floating-point inputs one lies above it (pixels of 0 to 255: 123), and none below
+0.48. `_SMALL` (5e-3): a signal of rms r enters torch's default layer of n inputs as `r / sqrt(3)`
+beside biases of `1 / sqrt(3 n)`, so at 5e-3 and a hundred inputs it is a twentieth of them.
 
 **Source.** Variance propagation (He et al. 2015); docs/thresholds.md.
 """
@@ -34,6 +37,7 @@ from surefoot.signals.flow import Flow
 
 _ABSURD, _LARGE, _SMALL = 300.0, 30.0, 5e-3
 _MOST, _SOME = 0.75, 0.25
+_BOUNDED, _SHUT, _CALM = ("tanh", "sigmoid", "softmax"), 0.3, 3.0
 _STANDARDISE = Remedy(
     "input.standardise",
     None,
@@ -49,14 +53,16 @@ def judge(case: Case) -> Iterator[Finding]:
     if flow is None or entry is None or entry.input is None:
         return
     rms = entry.input.rms
-    if not result.poor(_MOST if rms > _ABSURD else _SOME):
+    # A first loss that is itself absurd is no measure of what came after it.
+    blind = rms > _ABSURD and not result.trivial and not result.short and _goes_in(case, flow, rms)
+    if not blind and not result.poor(_MOST if rms > _ABSURD else _SOME):
         return
     if _SMALL <= rms <= _LARGE or rms == 0:
         return
     large = rms > _LARGE
     yield Finding(
         rule=RULE.id,
-        pathology=Pathology.EXPLODING if large else Pathology.STALLED,
+        pathology=_pathology(case, flow) if large else Pathology.STALLED,
         cause=Cause.INPUT_SCALE,
         severity=_severity(case, flow, rms),
         first_step=flow.step,
@@ -72,6 +78,23 @@ def judge(case: Case) -> Iterator[Finding]:
         ),
         remedies=(_STANDARDISE,),
     )
+
+
+def _pathology(case: Case, flow: Flow) -> Pathology:
+    """What so large an input did: units that no longer move, or outputs out of all measure."""
+    shut = max((c.frozen or 0.0 for c in flow.calls if c.activation in _BOUNDED), default=0.0)
+    if shut >= _SHUT and not outcome(case).diverged:
+        return Pathology.SATURATED
+    last = next((c.output for c in reversed(flow.calls) if c.depth == 0 and c.output), None)
+    calm = last is not None and last.rms <= _CALM and not outcome(case).diverged
+    return Pathology.STALLED if calm else Pathology.EXPLODING
+
+
+def _goes_in(case: Case, flow: Flow, rms: float) -> bool:
+    """Whether the input reaches the first layer with weights as it is, not scaled by the model."""
+    weighted = (c for c in flow.calls if case.layers.layers[c.layer].kind.weighted and c.input)
+    first = next(weighted, None)
+    return first is not None and first.input is not None and first.input.rms > 0.5 * rms
 
 
 def _severity(case: Case, flow: Flow, rms: float) -> Severity:

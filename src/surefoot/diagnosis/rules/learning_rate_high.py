@@ -4,12 +4,12 @@
 
 **Why.** A step is longer than the distance over which the gradient tells the truth.
 
-**Evidence.** The step tried again on copies: at its full length the loss of its own batch rises,
-at a part of it the same step lowers it; another batch at the same weights is no different, and
-float64 changes nothing. Where it could not be tried, the update-to-weight ratio as the optimizer
-really applied it, with what became of the loss. And that nothing else explains it: the depth
-profile of the first step was in order, the batches were, and no operation was undefined. A long
-step or a high ratio in a run that learns is not a finding.
+**Evidence.** The step tried again on copies: at its full length the loss of its own batch rises, at
+a part of it the same step lowers it; another batch at the same weights is no different, and float64
+changes nothing. Where it could not be tried, the update-to-weight ratio as the optimizer really
+applied it, with what became of the loss. And that nothing else explains it: the depth profile of
+the first step was in order, the batches were, and no operation was undefined. A long step or a high
+ratio in a run that learns is not a finding.
 
 **Remedies.** A lower learning rate, warm-up; clipping as insurance.
 
@@ -22,8 +22,10 @@ weights and more. Where the loss went up for good, `_DIVERGED` (0.01) is enough:
 a hundredth does not leave the region of a sound loss at once. In all cases the run must have gained
 less than `_GAINED` (5 %) of the trivial predictor's loss, or less than `_PROVED` (a quarter) where
 a step is proved too long or both were too long and the first one moved the weights by `_OWN_SIZE`
-(as much as they are), or have diverged. A run that is lost before a dozen losses were seen had no
-time to diverge: a step of `_OWN_SIZE` is enough there, unless the NaN stays one in float64.
+(as much as they are), or the first one moved them by `_BEYOND` (ten times that), or have diverged.
+A run that is lost before a dozen losses were seen had no time to diverge: a step of `_OWN_SIZE` is
+enough there, unless the NaN stays one in float64. A single long step in the first tenth of a run
+(`_BEGINNING`) is no proof if the loss came to lie `_GAINED` below where it stood before.
 
 **Source.** Cohen et al. 2021 (a curvature of 2/lr is no test: healthy networks begin above it);
 docs/thresholds.md.
@@ -55,6 +57,8 @@ _FIRST = 0.5  # half of the weights at one of the first steps (Adam's first are 
 _DIVERGED = 0.01  # enough where the loss went up for good
 _GAINED = 0.05  # of the trivial predictor's loss: such a run learns
 _PROVED = 0.25  # the same where a step is proved too long
+_BEGINNING = 0.1  # of the run: one long step there may be made good
+_BEYOND = 10.0  # times the weights: nothing of their initialisation is left
 _OWN_SIZE = 1.0  # a step as long as the weights themselves
 
 
@@ -124,19 +128,28 @@ def overshoots(case: Case) -> bool:
         return result.climbed and (proof is not None or steps.highest >= _DIVERGED)
     if result.skill is None or result.short:
         return False
-    if steps_cleared(case):
-        return False
-    absurd = steps.early >= _OWN_SIZE and steps.typical >= _HIGH
-    if not result.trivial:
+    if steps_cleared(case) and steps.early < _OWN_SIZE:
+        return False  # a step as long as the weights had done the damage before that was looked at
+    absurd = steps.early >= _OWN_SIZE and (steps.typical >= _HIGH or steps.early >= _BEYOND)
+    if not result.trivial or result.searched:
         # Against its own first loss only: a loss that is not meant to fall may well rise.
         failed = result.diverged or (absurd and not _below_the_first(case))
-        return failed and (proof is not None or steps.typical >= _HIGH)
+        long = steps.typical >= _HIGH or steps.early >= _OWN_SIZE
+        return failed and (proof is not None or long)
     if result.diverged:
         return proof is not None or steps.highest >= _DIVERGED
     first = _FIRST if "adam" in case.facts.optimizer.lower() else 2 * _HIGH
-    fast = steps.early >= first or steps.typical >= _HIGH
-    sure = proof is not None or absurd
+    fast = steps.early >= first or steps.typical >= _HIGH or steps.highest >= _OWN_SIZE
+    sure = absurd or (proof is not None and not _made_good(case, proof))
     return result.skill < (_PROVED if sure else _GAINED) and (sure or fast)
+
+
+def _made_good(case: Case, proof: Inquiry) -> bool:
+    """Whether one of the first steps overshot, and the run has come to below where it stood."""
+    final = outcome(case).final
+    if final is None or proof.loss is None or proof.step >= _BEGINNING * case.facts.steps:
+        return False
+    return final < (1 - _GAINED) * proof.loss
 
 
 def _below_the_first(case: Case) -> bool:

@@ -4,9 +4,9 @@
 
 **Why.** The steps are a tiny fraction of the weights.
 
-**Evidence.** The update-to-weight ratio as the optimizer really applied it stays under 3e-5 for
-the whole run, the depth profile is in order, and the loss has gained next to nothing. A run that
-has converged, or that is meant to be frozen, is no finding.
+**Evidence.** The update-to-weight ratio as the optimizer really applied it stays under 3e-5 for the
+whole run, the depth profile is in order, and the loss has gained next to nothing. A run that has
+converged, or that is meant to be frozen, is no finding.
 
 **Remedies.** Raise the learning rate until the ratio is near 1e-3.
 
@@ -15,8 +15,11 @@ thousand steps; it has to hold of the largest step, and the loss must keep `_KEP
 its first value. Or all steps together go less than `_WAY` (2 %) of the weights' size and less than
 `_GAINED` (5 %) of the trivial predictor's loss is gone: a linear response to a move of 2 % cannot
 be more. That counts at up to three times that pace, and for a pace of which less than `_FADED` (1
-%) is left at the end: a schedule that decays at once; one that still warms up is not at its end. Of
-83 healthy trainings none had a largest step between 0 and 3e-4. Fewer than `_STEPS` (30) steps tell
+%) is left at the end: a schedule that decays at once, or whose own rate is down to that before a
+`_QUARTER` of the run is over; one that still warms up is not at its end. Of 83 healthy trainings
+none had a largest step between 0 and 3e-4. Where any one matrix moves by `_SWIFT` (3 %) in a step,
+the rate is not what the others lack. A run that had gained `_ONCE` (a tenth) and has lost it again
+to another task counts if the whole second half is below `_LOW`. Fewer than `_STEPS` (30) steps tell
 nothing: the median of the last tenth is made of five losses.
 
 **Source.** Custom puts a healthy ratio near 1e-3; docs/thresholds.md.
@@ -26,15 +29,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
-from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.outcome import Outcome, outcome
 from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 
 _LOW = 3e-5
 _STEPS = 30
+_QUARTER = 0.25  # of the run, after which a schedule that ends does not end at once
+_ONCE = 0.1  # of the trivial predictor's loss, gained in an earlier part of the run
+_SWIFT = 0.03  # of its size in a step, for any one weight matrix
 _KEPT, _GAINED = 0.9, 0.05
 _WAY = 0.02  # of the weights' size, all steps together
 _FADED = 0.01  # of its highest: what is left of the pace at the end
@@ -43,23 +51,30 @@ _FADED = 0.01  # of its highest: what is left of the pace at the end
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the pace together with the outcome."""
     steps, result = pace(case), outcome(case)
-    if steps is None or case.facts.steps < _STEPS or result.skill is None or result.diverged:
+    if steps is None or case.facts.steps < _STEPS or result.diverged:
         return
     if result.initial is None or result.final is None or not steps.highest > 0:
         return  # a pace of exactly zero has another cause
-    crawling = steps.highest < _LOW and result.final >= _KEPT * result.initial
-    slow = steps.highest < 3 * _LOW
+    # Where not all stand still, those that do receive no gradient.
+    slow = steps.highest < 3 * _LOW and steps.swift < _SWIFT
     faded = result.trivial and steps.last < _FADED * steps.highest
-    barely = (slow or faded) and steps.path < _WAY and result.skill < _GAINED
-    if not (crawling or barely):
-        return
+    again = 0 < steps.late < _LOW and result.learned(_ONCE)
+    if result.skill is None:
+        if not (result.unmoved and slow and steps.path < _WAY):
+            return
+    else:
+        crawling = slow and steps.highest < _LOW and result.final >= _KEPT * result.initial
+        barely = ((slow or faded) and steps.path < _WAY) or again or _over_at_once(case, result)
+        barely = barely and result.skill < _GAINED
+        if not (crawling or barely):
+            return
     factor = min(1e-3 / max(steps.highest, 1e-12), 1e6)
     yield Finding(
         rule=RULE.id,
         pathology=Pathology.STALLED,
         cause=Cause.LEARNING_RATE_TOO_LOW,
         severity=Severity.HARMFUL,
-        first_step=0,
+        first_step=case.facts.steps // 2 if again else 0,
         last_step=case.facts.steps - 1,
         confidence=0.85,
         sentence=(
@@ -79,6 +94,16 @@ def judge(case: Case) -> Iterator[Finding]:
             ),
         ),
     )
+
+
+def _over_at_once(case: Case, result: Outcome) -> bool:
+    """Whether the script's own schedule had ended before a quarter of the run was over."""
+    series = case.get("learning_rate")
+    if not result.trivial or not len(series) or not np.isfinite(series.high).any():
+        return False
+    rates = np.nanmax(series.high.astype(float), axis=1)
+    spent = series.steps[rates >= _FADED * np.nanmax(rates)]
+    return len(spent) > 0 and float(spent[-1]) < _QUARTER * case.facts.steps
 
 
 RULE = Rule("SF302", "Learning rate too low", __doc__ or "", judge)

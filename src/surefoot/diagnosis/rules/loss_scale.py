@@ -16,7 +16,9 @@ are chosen anyway, and a sum over fewer than eight elements is within it too. Th
 in the same direction: too long as for a learning rate that is too high, or at most `_SHORT` (3e-5)
 of the weights at their longest, as for one that is too low; and less than `_GAINED` (5 %) of the
 trivial predictor's loss gone. A factor on a mean, which someone wrote down, is blamed from
-`_WEIGHT` (128) on: terms of a loss are weighted by up to 100 in papers whose networks train.
+`_WEIGHT` (128) on: terms of a loss are weighted by up to 100 in papers whose networks train. A
+factor below `_TINY` (1e-4) on all of a loss whose function is not known is no weight between its
+terms either.
 
 **Source.** Definition; the chain rule.
 """
@@ -33,7 +35,7 @@ from surefoot.diagnosis.rules import first_update
 from surefoot.diagnosis.rules.learning_rate_high import overshoots
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 
-_FACTOR, _WEIGHT = 8.0, 128.0
+_FACTOR, _WEIGHT, _TINY = 8.0, 128.0, 1e-4
 _SHORT, _GAINED = 3e-5, 0.05
 
 
@@ -41,7 +43,7 @@ def judge(case: Case) -> Iterator[Finding]:
     """Judge the first loss whose anatomy could be read."""
     losses = [x for x in case.losses if x.get("kind") is not None]
     steps, result = pace(case), outcome(case)
-    if not losses or steps is None or not result.poor(_GAINED):
+    if not losses or steps is None or not (result.poor(_GAINED) or result.unmoved):
         return
     factor = abs(float(losses[0]["multiplier"]))
     # Under SGD a constant factor and a learning rate are one and the same: only a sum, which few
@@ -49,9 +51,16 @@ def judge(case: Case) -> Iterator[Finding]:
     overshot = overshoots(case) or first_update.overshot(case) is Severity.HARMFUL
     meant = _FACTOR if losses[0].get("summed") else _WEIGHT
     too_long = factor >= meant and overshot
+    # A factor inside a loss that cannot be read as a whole may be a part of its definition.
     read = losses[0]["kind"] not in ("unknown", "composite")
-    too_short = 0 < factor <= 1 / _FACTOR and steps.highest <= _SHORT and not result.diverged
-    too_short = too_short and read
+    least = 1 / _FACTOR if read else _TINY
+    # Without a second moment the factor is on the steps as well, and weight decay may hide it.
+    plain = (
+        not {"beta2", "alpha", "rho", "initial_accumulator_value"}
+        & dict(case.facts.settings).keys()
+    )
+    still = steps.highest <= _SHORT or (plain and factor <= _TINY)
+    too_short = 0 < factor <= least and still and not result.diverged
     if not (too_long or too_short):
         return
     yield Finding(

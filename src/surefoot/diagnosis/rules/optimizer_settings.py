@@ -19,9 +19,11 @@ of the run: settings alone are nobody's business.
 `beta1^2 >= beta2` is excluded by the condition of Adam's own analysis. `_LONG` (0.999) for a mean
 that is not corrected for its start: the first step is 32 times the learning rate. `_FULL` (1) for
 Adagrad's first accumulator and `_DAMPED` (0.9): both divide the first steps by ten and more.
-`_ANEW` (half) of the steps with an optimizer of their own is no restart. In all cases the run must
-have diverged, or gained less than `_LEARNS` (half) of the trivial predictor's loss, or have spikes
-at `_SPIKES` (3) steps and more, of which 3 of 88 healthy trainings had one at all.
+`_HUGE` (1e-2) for an eps, where 1e-8 is usual, if it rules half of the elements: those steps are
+shorter by the quotient of the two. `_ANEW` (half) of the steps with an optimizer of their own is no
+restart. In all cases the run must have diverged, or gained less than `_LEARNS` (half) of the
+trivial predictor's loss, or have spikes at `_SPIKES` (3) steps and more, of which 3 of 88 healthy
+trainings had one at all.
 
 **Source.** Kingma & Ba 2015, section 4 (beta1^2 / sqrt(beta2) < 1); Polyak 1964 (heavy ball);
 definitions in torch.optim.
@@ -31,6 +33,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.pace import pace
@@ -38,14 +42,14 @@ from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
 
 _HEAVY, _LONG, _FULL, _DAMPED = 0.99, 0.999, 1.0, 0.9
-_ANEW, _LEARNS, _SPIKES = 0.5, 0.5, 3
+_ANEW, _LEARNS, _SPIKES, _HUGE = 0.5, 0.5, 3, 1e-2
 
 
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the settings of a run that failed."""
     result = outcome(case)
     spikes = sum(a.detail.get("kind") == "spike" for a in case.alarms)
-    poor = result.trivial and result.poor(_LEARNS) and not result.short
+    poor = (result.trivial and result.poor(_LEARNS) and not result.short) or result.unmoved
     failed = result.diverged or poor or spikes >= _SPIKES
     found = _absurd(case) if failed and not result.untrained else None
     if found is None:
@@ -54,7 +58,7 @@ def judge(case: Case) -> Iterator[Finding]:
     optimizer = case.facts.optimizer
     yield Finding(
         rule=RULE.id,
-        pathology=_pathology(case),
+        pathology=_pathology(case, name),
         cause=Cause.OPTIMIZER_STATE,
         severity=bad_severity(case),
         first_step=0,
@@ -94,15 +98,28 @@ def _absurd(case: Case) -> tuple[str, float, str, str] | None:
         return "alpha", given["alpha"], "0.99", f"its first step is {times:.3g} times the rate"
     if given.get("dampening", 0.0) >= _DAMPED:
         return "dampening", given["dampening"], "0", "hardly any of the gradient is taken"
+    if given.get("eps", 0.0) >= _HUGE and _ruled(case) >= _ANEW:
+        return "eps", given["eps"], "1e-8", "it is larger than the root of the squared gradients"
     if given.get("initial_accumulator_value", 0.0) >= _FULL:
         value = given["initial_accumulator_value"]
         return "initial_accumulator_value", value, "0", "it divides by what it never saw"
     return None
 
 
-def _pathology(case: Case) -> Pathology:
+def _ruled(case: Case) -> float:
+    """Share of the elements whose running root is below eps, in the median matrix and sample."""
+    series, matrices = case.get("second_moment"), case.weight_matrices()
+    if not len(series) or series.last.shape[1] != 2 * len(matrices) or not matrices.any():
+        return 0.0
+    shares = series.last.reshape(len(series), -1, 2)[:, matrices, 1].astype(float)
+    return float(np.nanmedian(shares)) if np.isfinite(shares).any() else 0.0
+
+
+def _pathology(case: Case, setting: str) -> Pathology:
     if outcome(case).diverged:
         return Pathology.EXPLODING
+    if setting in ("dampening", "eps", "initial_accumulator_value"):
+        return Pathology.STALLED  # they only ever shorten a step
     steps = pace(case)
     moving = steps is not None and steps.typical >= 1e-3
     return Pathology.OSCILLATING if moving else Pathology.STALLED

@@ -22,11 +22,14 @@ tenth of their length. Sound runs come below it too, as their gradients fade wit
 therefore it is only said of a run that has not gained `_LEARNS` of the trivial predictor's loss,
 whose RMS_t was at least `_FRESH` (0.3) before and has not been since, for half of the run or more;
 or which was below `_SHORT` at the very first step, whose state was therefore taken over from
-another run; or whose eps rules `_RULED` (half) of the elements. Below `_GONE` (1e-12) there is no
-gradient to speak of, which is another matter. Single batches scatter (a sound regression had 0.66,
-then 0.09): it takes `_SAMPLES` (3) sampled steps in a row. `_STEPS` (30) steps are what the rule on
-low learning rates asks for as well. Where the weights have faded to `_FADED` (a tenth), gradients
-fade with them, and that is what is wrong (SF307).
+another run; or whose eps rules `_RULED` (half) of the elements and is above `_USUAL` (1e-7): where
+the usual 1e-8 does, the gradients are what is wrong. Below `_GONE` (1e-12) there is no gradient to
+speak of, which is another matter. Single batches scatter (a sound regression had 0.66, then 0.09):
+it takes `_SAMPLES` (3) sampled steps in a row. `_STEPS` (30) steps are what the rule on low
+learning rates asks for as well. Where the weights have faded to `_FADED` (a tenth), gradients fade
+with them, and that is what is wrong (SF307); so they do behind a layer of which `_CLOSED` (95 %, as
+SF105 asks) is dead or saturated. A loss that does not tell has to leave it to a state that did not
+fit from the very first step.
 
 **Source.** Kingma & Ba 2015, section 2; Wortsman et al. 2023, "Stable and low-precision training",
 section 3.4 (RMS_t).
@@ -45,7 +48,8 @@ from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 
 _SHORT, _FRESH, _GONE, _RULED = 0.1, 0.3, 1e-12, 0.5
-_LEARNS, _STEPS, _SAMPLES, _FADED = 0.5, 30, 3, 0.1
+_LEARNS, _STEPS, _SAMPLES, _FADED, _USUAL = 0.5, 30, 3, 0.1, 1e-7
+_CLOSED = 0.95
 _MEMORY = Remedy(
     "optimizer.beta2",
     None,
@@ -72,10 +76,11 @@ def judge(case: Case) -> Iterator[Finding]:
     matrices = case.weight_matrices()
     if case.facts.steps < _STEPS or not len(series) or result.diverged:
         return
-    if not (result.trivial and result.poor(_LEARNS)) or not matrices.any():
+    blind = result.unmoved or not result.trivial
+    if not (result.poor(_LEARNS) or result.unmoved) or not matrices.any():
         return
-    if (remaining(case) or 1.0) <= _FADED:
-        return  # gradients fade with the weights: the memory is not what is wrong (SF307)
+    if (remaining(case) or 1.0) <= _FADED or _shut(case):
+        return  # gradients fade with the weights, or behind units that pass none
     rows = series.last.reshape(len(series), -1, 2)[:, matrices].astype(float)
     rms, share = np.nanmedian(rows, axis=1).T
     fresh = np.flatnonzero(rms >= _FRESH)
@@ -83,10 +88,10 @@ def judge(case: Case) -> Iterator[Finding]:
     if late.sum() < _SAMPLES or series.steps[late][0] > case.facts.steps / 2:
         return
     now, ruled = float(np.nanmedian(rms[late])), float(np.nanmedian(share[late]))
-    eps = ruled >= _RULED
+    eps = ruled >= _RULED and dict(case.facts.settings).get("eps", 1.0) > _USUAL
     # A state that is made at the first step fits the gradient it is made of.
     inherited = series.steps[0] == 0 and rms[0] < _SHORT
-    if not _GONE < now < _SHORT or not (eps or len(fresh) or inherited):
+    if not _GONE < now < _SHORT or not (inherited or (not blind and (eps or len(fresh)))):
         return
     since = int(series.steps[late][0]) if len(fresh) else 0
     name = case.facts.optimizer
@@ -114,6 +119,12 @@ def judge(case: Case) -> Iterator[Finding]:
         ),
         remedies=(_EPS,) if eps else (_MEMORY, _FRESH_STATE),
     )
+
+
+def _shut(case: Case) -> bool:
+    """Whether nearly all units of a layer are dead or saturated at the last instrumented step."""
+    live = [f for f in case.flows if not f.replayed]
+    return bool(live) and any((c.frozen or 0.0) >= _CLOSED for c in live[-1].calls)
 
 
 RULE = Rule("SF306", "State of the optimizer", __doc__ or "", judge)

@@ -4,12 +4,12 @@
 the loss wants values beyond them: scores without bounds, or targets that lie outside.
 
 **Why.** `cross_entropy` and `binary_cross_entropy_with_logits` expect raw scores and apply their
-own softmax or sigmoid; a tanh never gives 3. Part of the loss is out of reach, and the units are
-driven into saturation on the way there.
+own softmax or sigmoid, and `nll_loss` logarithms of probabilities; a tanh never gives 3. Part of
+the loss is out of reach, and the units are driven into saturation on the way there.
 
 **Evidence.** The operations between the loss and the model's last affine layer, read from the
-graph; the least loss that is within their bounds on the targets of the batch; what became of the
-run.
+graph; the least loss that is within their bounds on the targets of the batch, in closed form or
+searched for over all outputs within the bounds; what became of the run.
 
 **Remedies.** Remove the activation at the output, or bring the targets within its bounds.
 
@@ -17,7 +17,9 @@ run.
 and 1 keep a cross-entropy above `log(1 + (k - 1) / e)`, 1.46 for ten classes, 64 % of a constant
 prediction's. Less than `_OUT` (a tenth) out of reach is left to noise in the targets. A run that
 has gained `_LEARNS` (half) of the constant prediction's loss has found a way around, and gets
-advice if the loss applies the very same operation again, and nothing otherwise.
+advice if the loss applies the very same operation again, and nothing otherwise. Of a loss that does
+not tell, such a doubled operation is harm enough: k scores between 0 and 1 never make one of them
+likelier than `e / (e + k - 1)`.
 
 **Source.** Definition of the functions in torch.nn.functional.
 """
@@ -31,11 +33,20 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.layers import Kind
+from surefoot.signals.flow import Flow
 from surefoot.signals.reach import last_operation
 
 _LEARNS, _OUT = 0.5, 0.1
 _DOUBLED = ("SoftmaxBackward0", "SigmoidBackward0")
 _SCORES = ("cross_entropy", "bce")  # losses that apply a softmax or sigmoid themselves
+_WORDS = dict.fromkeys(("addmm", "mm", "linear", "convolution", "bmm", "baddbmm"), "raw scores")
+_LOGARITHMS = Remedy(
+    "output.log_softmax",
+    None,
+    "a negative log-likelihood only has a least value for logarithms of probabilities",
+    "return F.log_softmax(self.head(x), dim=1)   # or cross_entropy on raw scores",
+)
 _LOGITS = Remedy(
     "output.logits",
     None,
@@ -55,27 +66,25 @@ def judge(case: Case) -> Iterator[Finding]:
     flow = case.first
     if flow is None or not flow.loss:
         return
-    kind, name = flow.loss.get("kind") or "", _operation(flow.loss)
-    if name is None:
+    kind, result = flow.loss.get("kind") or "", outcome(case)
+    raw = flow.loss.get("unnormalised")
+    loss = next((x for x in case.losses if x.get("bounded")), flow.loss)
+    name = raw or _operation(flow.loss) or flow.loss.get("squashed") or loss.get("bounded")
+    closed = _closed(case, flow)
+    if name is None and closed is None:
         return
-    doubled = kind in _SCORES and name in _DOUBLED
-    out, result = _out_of_reach(flow.loss), outcome(case)
-    poor = result.poor(_LEARNS)
-    if not doubled and not (out is not None and out >= _OUT and poor):
+    doubled = name is not None and name in (
+        _DOUBLED if kind in _SCORES and not raw else (flow.loss.get("squashed"),)
+    )
+    out = _out_of_reach(loss)
+    poor = result.poor(_LEARNS) or result.skill is None
+    reachable = not (out is not None and out >= _OUT and result.poor(_LEARNS))
+    shut = closed is not None and (result.poor(_LEARNS) or result.unmoved)
+    # Shares in place of logarithms have a least value, scores have none.
+    wrong = raw is not None and (poor or (result.final or 0.0) < 0)
+    if not shut and not wrong and (name is None or (not doubled and reachable)):
         return
-    word = name.removesuffix("Backward0").lower()
-    share = (
-        ""
-        if out is None
-        else f": {min(out, 1):.0%} of a constant prediction's loss is out of reach"
-    )
-    why = (
-        "the loss applies its own on top of it"
-        if doubled
-        else "the loss asks for scores without bounds"
-        if kind in _SCORES
-        else "the targets lie outside of its bounds"
-    )
+    word = (name or closed or "").removesuffix("Backward0").lower()
     yield Finding(
         rule=RULE.id,
         pathology=Pathology.SATURATED,
@@ -84,13 +93,52 @@ def judge(case: Case) -> Iterator[Finding]:
         first_step=flow.step,
         last_step=case.facts.steps - 1,
         confidence=0.95,
-        sentence=f"The model ends in a {word}, and {why}{share}; {result.words()}.",
+        sentence=(
+            f"The model ends in {_WORDS.get(word, f'a {word}')}, and "
+            f"{_why(kind, doubled, raw is not None, name is None, out)}; "
+            f"{result.words()}."
+        ),
         evidence=(
             Evidence("operation before the loss", word, "none with bounds", flow.step),
             Evidence("loss out of reach, of a constant prediction's", out, "0", flow.step),
         ),
-        remedies=(_LOGITS if kind in _SCORES else WITHIN_RANGE,),
+        remedies=(_remedy(kind, doubled, raw is not None),),
     )
+
+
+def _remedy(kind: str, doubled: bool, raw: bool) -> Remedy:
+    if raw:
+        return _LOGARITHMS
+    return _LOGITS if kind in _SCORES or doubled else WITHIN_RANGE
+
+
+def _why(kind: str, doubled: bool, raw: bool, shut: bool, out: float | None) -> str:
+    if raw:
+        return "the loss expects logarithms of probabilities"
+    if shut:
+        return "it lets no gradient through at all"
+    share = f": {min(out, 1):.0%} of a constant prediction's loss is out of reach" if out else ""
+    if doubled:
+        return f"the loss applies its own on top of it{share}"
+    if kind in _SCORES:
+        return f"the loss asks for scores without bounds{share}"
+    return f"the targets lie outside of its bounds{share}"
+
+
+def _closed(case: Case, flow: Flow) -> str | None:
+    """The activation at the output, if a gradient comes to it and exactly none goes on.
+
+    As a softmax over a single score, whose answer is one whatever goes in.
+    """
+    kinds = case.layers.layers
+    affine = max((c.order for c in flow.calls if kinds[c.layer].kind.weighted), default=-1)
+    for call in flow.calls:
+        ends = call.grad_output, call.grad_input
+        if call.order > affine and kinds[call.layer].kind is Kind.ACTIVATION and all(ends):
+            came, went = (end.norm for end in ends if end is not None)
+            if came > 0 and went == 0:
+                return call.activation or kinds[call.layer].type
+    return None
 
 
 def _operation(loss: Mapping[str, Any]) -> str | None:
@@ -98,7 +146,7 @@ def _operation(loss: Mapping[str, Any]) -> str | None:
 
 
 def _out_of_reach(loss: Mapping[str, Any]) -> float | None:
-    floor, trivial = loss.get("floor"), loss.get("trivial")
+    floor, trivial = loss.get("floor"), loss.get("trivial") or loss.get("constant")
     return None if floor is None or not trivial else float(floor) / float(trivial)
 
 

@@ -21,18 +21,17 @@ network, whoever can has labels that do not follow from the inputs.
 last tenth of a run has a spread of that order. Above the constant's by up to `_SCATTER` (25 %) is
 still the same: a variance from nine batches of 32 targets has a standard error of a tenth. Twice
 the constant's and more (`_FAR`) is no scatter, but a run that has stopped where a guess would do
-better. A run
-that was better by `_WAS` (10 %) before has lost it, whatever the labels are. `_SHRUNK`: the median
-layer's weights have a tenth of their size or less; the signal through L layers shrinks by 0.1^L
-then. `_ALIKE`: the deviation between samples is under 5 % of the input; the curvature along their
-common mean is then 400 times that along what tells them apart, `1 / spread^2`, and so is the number
-of steps. `_SAME` (0.999) against `_DIFFERED` (0.9): representations, different at the beginning,
-that have become one. `_STEPS` (100): the last tenth of a shorter run is made of fewer than ten
-losses. Without any of these the finding is advice and its cause unknown: labels that are noise by
-nature look just the same, and are nobody's fault. Nor is it said of a loss that still falls, by
-more than `_STILL` (1 % of the constant's) from the middle of the run to its end: a tenth of a run
-on labels that were noise had a median that moved by 0.1 %, a language model in its warm-up one that
-moved by 2.6 %.
+better. A run that was better by `_WAS` (10 %) before has lost it, whatever the labels are.
+`_SHRUNK`: the median layer's weights have a tenth of their size or less; the signal through L
+layers shrinks by 0.1^L then. `_ALIKE`: the deviation between samples is under 5 % of the input; the
+curvature along their common mean is then 400 times that along what tells them apart, `1 /
+spread^2`, and so is the number of steps. `_SAME` (0.999) against `_DIFFERED` (0.9):
+representations, different at the beginning, that have become one. `_STEPS` (100): the last tenth of
+a shorter run is made of fewer than ten losses. Without any of these the finding is advice and its
+cause unknown: labels that are noise by nature look just the same, and are nobody's fault. Nor is it
+said of a loss that still falls, by more than `_STILL` (1 % of the constant's) from the middle of
+the run to its end: a tenth of a run on labels that were noise had a median that moved by 0.1 %, a
+language model in its warm-up one that moved by 2.6 %.
 
 **Source.** Miller & Madow's entropy for the constant's loss; LeCun et al. 1998, "Efficient
 BackProp", section 4.3 (the mean of the inputs); docs/thresholds.md.
@@ -78,6 +77,8 @@ def judge(case: Case) -> Iterator[Finding]:
     result = outcome(case)
     if not result.trivial or result.skill is None or result.short or result.diverged:
         return
+    if result.searched:
+        return  # between adversaries a constant's loss is a balance, and no standstill
     above = result.skill < -_FAR
     if case.facts.steps < _STEPS or result.skill >= _GAINED or -_FAR <= result.skill < -_SCATTER:
         return

@@ -30,8 +30,12 @@ than `_CRITICAL` (0.1) decades a layer are missing, the weights have four fifths
 if such a network is deep enough to collapse, the depth is at fault (SF104). Below `_MILD` (2)
 decades in all most networks learn, if slowly: steps that are proved too long, or as long as the
 weights (`_OWN_SIZE`), or an optimizer that leaves out `_UNHELD` (half) of them, are then the reason
-why one does not. And where not even the fastest parameter moves by `_SHORT` (3e-5) a step, it is no
-matter of depth: the last layer receives the whole gradient.
+why one does not. A network without a depth to speak of may lose the gradient inside a single
+module: `_SWALLOWED` (5 decades) is a hundred times what a sound layer of ten thousand inputs
+spreads it by, in a run that gained less than `_FRUITLESS` (a tenth). Weights inside of it whose
+gain is below `_WEAK` (0.3, half of torch's default) are then to blame, and a gate or a slope
+otherwise. And where not even the fastest parameter moves by `_SHORT` (3e-5) a step, it is no matter
+of depth: the last layer receives the whole gradient.
 
 **Source.** Schoenholz et al. 2017 (growth chi_1 a layer); docs/thresholds.md.
 """
@@ -55,13 +59,15 @@ from surefoot.diagnosis.rules.collapsed import collapsed_calls
 from surefoot.diagnosis.rules.dead import dead_calls
 from surefoot.diagnosis.rules.left_out import left_out
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
-from surefoot.signals.flow import Call
+from surefoot.signals.flow import Call, Flow
 
 _PART = 0.05  # decades
 _CRITICAL = 0.1  # decades a layer: weights of four fifths of the right size
 _SHORT, _OWN_SIZE = 3e-5, 1.0  # of the weights in a step
 _UNHELD = 0.5  # of the weights in no optimizer
 _MILD = 2.0  # decades in all: most networks with fewer learn, if slowly
+_WEAK = 0.3  # gain of weights that are too small rather than shut off
+_SWALLOWED, _FRUITLESS = 5.0, 0.1  # decades inside one module; of the constant's loss gained
 _NOTHING = -20.0  # decades at one layer: the gradient behind it is exactly zero
 # Decades a layer lost to the slope: halfway from ReLU's -0.151 to a sigmoid's best, -0.602.
 _SLOPE = (math.log10(0.5) / 2 + math.log10(0.25)) / 2
@@ -71,7 +77,10 @@ def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
     yield from _zeros(case)
     found = growth(case, -1, _PART)
-    if found is None or _dead(case, found) or _mild(case, found) or _by_depth(case, found):
+    if found is None:
+        yield from _swallowed(case)
+        return
+    if _dead(case, found) or _mild(case, found) or _by_depth(case, found):
         return
     if found.severity is Severity.FATAL:  # what vanishes makes no NaN
         found = replace(found, severity=Severity.HARMFUL)
@@ -137,6 +146,59 @@ def _zeros(case: Case) -> Iterator[Finding]:
         evidence=(Evidence("layers whose weights are all zero", len(empty), "0 or 1", flow.step),),
         remedies=(prescriptions.aimed(prescriptions.KAIMING, name),),
     )
+
+
+def _swallowed(case: Case) -> Iterator[Finding]:
+    """One module that lets next to nothing of the gradient through, as a gate that is shut."""
+    flow, result = case.first, outcome(case)
+    if flow is None or result.untrained or not (result.poor(_FRUITLESS) or result.unmoved):
+        return
+    shut = [
+        c for c in flow.calls if not c.identity and _lost(c) >= _SWALLOWED and c.weight_norm != 0
+    ]
+    if not shut or dead_calls(case, flow):
+        return
+    call = max(shut, key=lambda c: (c.depth, _lost(c)))
+    name, decades = case.layers.title(call.layer), _lost(call)
+    gains = [_gain(c) for c in _inside(flow, call) if c.weight_norm and c.weight_rows]
+    small = bool(gains) and float(np.median(gains)) < _WEAK
+    cause = Cause.WEIGHTS_TOO_SMALL if small else Cause.SATURATING_ACTIVATION
+    why = "its weights are too small" if small else "something inside of it is shut"
+    yield Finding(
+        rule=RULE.id,
+        pathology=Pathology.VANISHING,
+        cause=cause,
+        layer=name,
+        severity=Severity.HARMFUL,
+        first_step=flow.step,
+        last_step=case.facts.steps - 1,
+        confidence=0.75,
+        sentence=(
+            f"Inside {name} the gradient shrinks to 1/{times(decades)[:-1]} of what comes to it: "
+            f"{why}; {result.words()}."
+        ),
+        evidence=(Evidence("decades lost inside the module", decades, "under 2", flow.step),),
+        remedies=prescriptions.for_depth(cause, name, 1, None),
+    )
+
+
+def _lost(call: Call) -> float:
+    """Decades by which the gradient shrinks from a call's output to its input, by element."""
+    came, went = call.grad_output, call.grad_input
+    if came is None or went is None or not came.rms > 0:
+        return 0.0
+    return math.log10(came.rms / max(went.rms, came.rms * 10**_NOTHING))
+
+
+def _inside(flow: Flow, call: Call) -> list[Call]:
+    """A call and those that it made itself."""
+    after = [c for c in flow.calls if c.order > call.order]
+    end = next((c.order for c in after if c.depth <= call.depth), len(flow.calls))
+    return [call, *(c for c in after if c.order < end)]
+
+
+def _gain(call: Call) -> float:
+    return float(call.weight_norm or 0.0) / float(call.weight_rows or 1) ** 0.5
 
 
 def _learns(call: Call) -> bool:
