@@ -106,7 +106,7 @@ class Patches:
     def _heard(self, optimizer: torch.optim.Optimizer, closure: Any) -> Any:
         """The closure, with a word to the listener when it has run and no weight has moved yet."""
 
-        @functools.wraps(closure, updated=())
+        @functools.wraps(closure, updated=("__dict__",) if hasattr(closure, "__dict__") else ())
         def heard(*args: Any, **kwargs: Any) -> Any:
             try:
                 result = closure(*args, **kwargs)

@@ -48,9 +48,8 @@ class FlowProbe:
         self._data: set[int] = set()
         self._outputs: set[tuple[float, ...]] = set()
         self._nodes: dict[Any, int] = {}
-        self._twins: dict[
-            int, list[Call]
-        ] = {}  # calls fed the same as an earlier one, by its order
+        # By order: the first call that was fed the same tensor as this one.
+        self._twins: dict[int, int] = {}
         self._makers: dict[Any, Call] = {}  # affine calls by the node of what they made
         self._pending: tuple[Call, torch.Tensor, Any] | None = None
         self._recurrent: list[tuple[Call, nn.RNNBase, torch.Tensor]] = []
@@ -120,7 +119,7 @@ class FlowProbe:
 
     def _was_made(self, stats: TensorStats) -> bool:
         """Whether what enters here is what a module gave before: it is no data."""
-        return stats.norm > 0 and _print(stats) in self._outputs
+        return stats.norm > 0 and _fingerprint(stats) in self._outputs
 
     @safely
     def _leave(self, layer: int, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -135,7 +134,7 @@ class FlowProbe:
         if call is None or y is None:
             return
         call.output = statistics.tensor_stats(y)
-        self._outputs.add(_print(call.output))
+        self._outputs.add(_fingerprint(call.output))
         call.dtype = str(y.dtype).removeprefix("torch.")
         if y.requires_grad:
             y.register_hook(partial(self._gradient, call, "grad_output"))
@@ -197,7 +196,8 @@ class FlowProbe:
         result is added at its end.
         """
         if start in self._nodes:
-            self._twins.setdefault(self._nodes[start], []).append(call)
+            first = self._nodes[start]
+            self._twins[first] = self._twins[call.order] = first
             return  # the input of an earlier call as well: a branch beside it, not a path past it
         seen, queue = {start}, [start]
         stops: dict[Any, int] = {}  # where the walk ends -> the first call that this goes into
@@ -241,12 +241,12 @@ class FlowProbe:
         stops: the nodes of what is added up there.
         """
         makers = [m for node in stops if (m := self._makers.get(node)) is not None]
-        for first, others in self._twins.items() if len(stops) > 1 else ():
-            fed = [self._calls[first], *others]
-            one = any(m is c for m in makers for c in fed)
+        for maker in makers if len(stops) > 1 else ():
+            first = self._twins.get(maker.order)
+            if first is None:
+                continue
             inner = self._calls[first : call.order]
-            deeper = (c for c in inner if self._weighted(c) and not any(c is f for f in fed))
-            if one and any(deeper):
+            if any(self._weighted(c) and self._twins.get(c.order) != first for c in inner):
                 return [first]
         return []
 
@@ -261,7 +261,7 @@ class FlowProbe:
             setattr(call, field, stats)
 
 
-def _print(stats: TensorStats) -> tuple[float, ...]:
+def _fingerprint(stats: TensorStats) -> tuple[float, ...]:
     """What tells a tensor's values from those of any other, as good as surely."""
     return stats.norm, stats.maxabs, stats.mean, stats.numel
 
