@@ -49,6 +49,8 @@ LOSSES: dict[str, Loss] = {
     "clamped": lambda y: -y.softmax(-1).clamp(min=0.2).log()[:, 0].mean(),
     "gaussian": lambda y: F.gaussian_nll_loss(y[:, 0], TARGETS[:, 0], y[:, 1].exp()),
     "adversarial": lambda y: F.softplus(-y[:, 0]).mean() + F.softplus(y[:, 1]).mean(),
+    "pinball": lambda y: torch.maximum(SHARES * (TARGETS - y), (SHARES - 1) * (TARGETS - y)).mean(),
+    "asymmetric": lambda y: torch.maximum(3 * (y - TARGETS), -(y - TARGETS)).mean(),
     "larger": lambda y: torch.maximum(y * SHARES, -0.2 * y).mean(),
     "clipped_ratio": lambda y: -torch.minimum(y * SHARES, y.clamp(-0.5, 0.5) * SHARES).mean(),
     "contrastive": lambda y: F.cross_entropy(

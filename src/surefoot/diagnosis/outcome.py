@@ -33,7 +33,8 @@ class Outcome:
     that had moved before: what such a loss came down from says nothing.
     drift: standard errors by which the last third of the losses lies below the first third.
     falling: share of the yardstick that the last quarter of the run has gained.
-    searched: the constant prediction was searched for: whether its targets are fixed is not known.
+    searched: the constant prediction is that of several terms, or was searched for: whether its
+    targets are fixed is not known, and what opposes what.
     untrained: there is no outcome yet, because nothing was trained (`surefoot check`).
     """
 
@@ -146,10 +147,16 @@ def _outcome(case: Case) -> Outcome:
         climbed,
         inert=trivial is None and not short and final > 0 and _stands_still(case),
         drift=drift,
-        searched=trivial is not None and not any(x.get("trivial") for x in case.losses),
+        searched=trivial is not None and not _single(case),
         falling=(float(np.median(finite[len(finite) // 2 :][: len(finite) // 4 + 1])) - final)
         / yardstick,
     )
+
+
+def _single(case: Case) -> bool:
+    """Whether the last loss that was read is one function, with targets of its own."""
+    kinds = [x.get("kind") for x in case.losses if x.get("trivial")]
+    return bool(kinds) and kinds[-1] != "composite"
 
 
 def _drift(losses: np.ndarray) -> float:
@@ -194,10 +201,14 @@ def trivial_loss(case: Case) -> float | None:
     way, what counts is the weight of the last one read, within a factor of two: masks and lengths
     vary, units do not.
     """
+    known = [
+        x for x in case.losses if x.get("trivial") is not None and not x.get("target_nonfinite")
+    ]
+    # Another loss function is another task.
     read = [
-        (loss["trivial"], float(loss.get("multiplier") or 1.0))
-        for loss in case.losses
-        if loss.get("trivial") is not None and not loss.get("target_nonfinite")
+        (x["trivial"], float(x.get("multiplier") or 1.0))
+        for x in known
+        if x.get("kind") == known[-1].get("kind")
     ]
     values = [trivial for trivial, weight in read if 0.5 <= weight / read[-1][1] <= 2]
     # Entropies that differ by more are of other labels: another task has begun.
@@ -206,9 +217,8 @@ def trivial_loss(case: Case) -> float | None:
         values = [v for v in values if last / _OTHER <= v <= last * _OTHER]
     if not read:
         found = [loss["constant"] for loss in case.losses if loss.get("constant") is not None]
-        moving = bool(found) and max(found) > 2 * min(
-            found
-        )  # as targets made by the network itself
+        # Targets that the network itself makes move away; batches differ by less.
+        moving = bool(found) and max(found) > _MOVING * min(found)
         values = [] if moving else found
     median = float(np.median(values)) if values else 0.0
     return median if median > 0 else None

@@ -158,7 +158,8 @@ def _log(value: float) -> float:
 def _chain(calls: list[Call], weighted: list[Call], layers: LayerTable) -> list[Stage]:
     stages = []
     place = {c.order: i for i, c in enumerate(calls)}
-    for (last, here), (_, after) in pairwise(_side_by_side(weighted)):
+    groups = list(_side_by_side(weighted))
+    for i, ((last, here), (_, after)) in enumerate(pairwise(groups)):
         between = [
             c
             for c in calls[place[last.order] + 1 : place[after.order]]
@@ -168,7 +169,9 @@ def _chain(calls: list[Call], weighted: list[Call], layers: LayerTable) -> list[
         shape = kinds.get(Kind.ACTIVATION)
         function = here.activation or (shape.activation if shape is not None else None)
         weights = _through(after)
-        if weights is None or after.grad_input is None or here.grad_output is None:
+        # The head of one of several networks follows other rules, as the last one does.
+        ends = i + 2 < len(groups) and groups[i + 2][1].grad_input is None
+        if weights is None or after.grad_input is None or here.grad_output is None or ends:
             # Nothing came back through it: the profile begins anew behind this point.
             stages.append(_stage(here, after, function))
             continue

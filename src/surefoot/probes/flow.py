@@ -113,7 +113,7 @@ class FlowProbe:
                 x.register_hook(partial(self._gradient, call, "grad_input"))
                 self._see_skip(call, get_gradient_edge(x).node)
             if isinstance(module, nn.RNNBase):
-                self._recurrent.append((call, module, x.detach()))
+                self._recurrent.append((call, module, _unpacked(args, module, x.detach())))
         self._calls.append(call)
         return call
 
@@ -259,6 +259,17 @@ class FlowProbe:
         stats = self._last_grad[1]
         if getattr(call, field) is None:
             setattr(call, field, stats)
+
+
+def _unpacked(args: Any, module: nn.RNNBase, x: torch.Tensor) -> torch.Tensor:
+    """The input of a recurrent layer; of a packed one the sequences that are not padded
+    half-way."""
+    if not args or not isinstance(args[0], nn.utils.rnn.PackedSequence):
+        return x
+    padded, lengths = nn.utils.rnn.pad_packed_sequence(args[0], batch_first=True)
+    length = int(lengths.median())
+    whole = padded[lengths >= length, :length].detach()
+    return whole if module.batch_first else whole.transpose(0, 1)
 
 
 def _fingerprint(stats: TensorStats) -> tuple[float, ...]:

@@ -136,10 +136,28 @@ def _read(
             made.inputs.append(None)
             continue
         value = made.saved[found.known[i]] if i < known else None
+        if value is None and total is not None:
+            value = _undone(made, total, tuple(following._input_metadata[at].shape))
         made.inputs.append(_read(following, at, owner, seen, value))
     if name in SUMS and total is not None and (len(made.inputs) == 1 or None in made.inputs):
         made.total = total.detach()  # otherwise it adds nought, or the check of the value will tell
     return made
+
+
+def _undone(made: Operation, total: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor | None:
+    """The value that went into a multiplication, from what came of it; None if that is lost."""
+    total, other = total.detach(), made.saved.get("other")
+    if other is None and made.name == "MulBackward0":
+        other = made.saved.get("self")
+    if made.name == "NegBackward0":
+        value = -total
+    elif made.name == "MulBackward0" and other is not None and bool((other != 0).all()):
+        value = total / other.detach()
+    elif made.name == "DivBackward0" and other is not None:
+        value = total * other.detach()
+    else:
+        return None
+    return value if tuple(value.shape) == shape else None
 
 
 def _saved(node: Any, found: Known) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def bounds_of(operation: str) -> tuple[float, float] | None:
 # What only rearranges or copies, between the model's last operation and the loss.
 _PASSIVE = (
     "View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "Transpose", "T", "Permute",
-    "Clone", "Expand", "ToCopy", "AsStrided",
+    "Clone", "Expand", "ToCopy", "AsStrided", "Select", "Slice", "Gather", "Index",
 )  # fmt: skip
 # The loss's own operations, which stand before those of the model.
 _OWN = {

@@ -21,8 +21,11 @@ batch of n numbers scatters by `1 / sqrt(2 n)`, so that five times the median of
 (32) batches comes from something in it. `_LOSS` (3): the planted bad batches had more than a
 hundred times the usual loss, a batch of sound samples stays within its spread. A loss also jumps
 after a step that was too long: the trial tells the two apart, and without one the steps before must
-have been calm, or the loss be beyond `_ABSURD` (30). Such a batch is harmful if the loss stays a
-third above what was usual for five steps of the next `_AROUND`, or if there are three such batches.
+have been calm, or the loss be beyond `_ABSURD` (30); both, where the step itself is proved too long
+and none before it, and no step moved the weights by `_SANE` (a tenth). Nor is a batch blamed,
+unless it is proved guilty, that comes within `_NEAR` (4) steps of one that moved a matrix by
+`_LEAP` (half). Such a batch is harmful if the loss stays a third above what was usual for five
+steps of the next `_AROUND`, or if there are three such batches.
 
 **Source.** Robust deviations (median and MAD) of the log norm; docs/thresholds.md.
 """
@@ -41,9 +44,11 @@ from surefoot.diagnosis.forensics import (
     batch_to_blame,
     in_the_wake,
     samples_in_words,
+    too_long,
     tried,
 )
 from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.record.data import Event
@@ -52,6 +57,8 @@ from surefoot.signals.forensics import Inquiry
 _INPUT = 5.0  # times the usual scale of the input
 _LOSS = 3.0  # times the usual loss
 _ABSURD = 30.0  # times the usual loss, which no step of a sane length brings about at once
+_LEAP, _NEAR = 0.5, 4  # of a matrix in a step; steps before
+_SANE = 0.1  # of the weights in a step, at most
 _AROUND = 32  # steps before that say what is usual
 
 
@@ -86,8 +93,10 @@ def _blamed(case: Case, alarm: Event) -> Iterator[_Blamed]:
     scale, loss = standing(case, alarm.step)
     inquiry = tried(case, alarm.step)
     guilty = batch_to_blame(inquiry)
-    if guilty is None and in_the_wake(case, alarm.step):
+    if guilty is None and in_the_wake(case, alarm.step) and not _out_of_the_blue(case, alarm, loss):
         return  # not tried, right after a step that was proved to be too long
+    if guilty is None and _after_a_leap(case, alarm.step):
+        return
     if (scale >= _INPUT or loss >= _LOSS) and guilty is not False:
         yield _Blamed(alarm, scale, loss, inquiry, guilty is True)
 
@@ -154,6 +163,32 @@ def _multiple(steps: np.ndarray, values: np.ndarray, step: int) -> float:
     # A loss near zero makes any batch look bad: the usual spread counts as well as the level.
     usual = max(float(np.median(before)), float(np.quantile(before, 0.9)))
     return now / usual
+
+
+def _after_a_leap(case: Case, step: int) -> bool:
+    """Whether one of the last steps, as far as they were sampled, moved the weights by half."""
+    ratios, matrices = case.get("update_ratio"), case.weight_matrices()
+    if not len(ratios) or ratios.high.shape[1] != len(matrices):
+        return False
+    near = (ratios.steps >= step - _NEAR) & (ratios.steps < step)
+    moved = ratios.high[near][:, matrices].astype(float)
+    return moved.size > 0 and bool(np.nanmax(moved, initial=0.0) >= _LEAP)
+
+
+def _out_of_the_blue(case: Case, alarm: Event, loss: float) -> bool:
+    """Whether steps of a sane length, in a calm, were met by a loss that none of them can make."""
+    steps = pace(case)
+    sane = steps is not None and steps.highest < _SANE
+    earlier = any(too_long(i) for i in case.inquiries if i.step < alarm.step)
+    return sane and loss >= _ABSURD and not earlier and _isolated(case, alarm)
+
+
+def blamed_since(case: Case) -> int | None:
+    """The step of the first batch that is to blame, None without one."""
+    for alarm in case.alarms:
+        if alarm.detail.get("kind") == "spike" and any(True for _ in _blamed(case, alarm)):
+            return alarm.step
+    return None
 
 
 def _isolated(case: Case, alarm: Event) -> bool:

@@ -21,7 +21,8 @@ decades, 7 %) on, a third of what batch norm with ReLU multiplies by, whatever t
 With normalisation the parts of weights and activation cancel each other: theirs is the sum, and
 normalisation has to reach `_ABOUT` (0.8) of it, for a sum over finite layers scatters by `sqrt(5 /
 n)`, a fifth at a hundred units. A later step that is lost is an activation's doing if the signal
-grew by it `_STEEP` (3) times as many decades as by the weights: three quarters of the whole.
+grew by it `_STEEP` (3) times as many decades as by the weights: three quarters of the whole. Where
+no step moved the weights by `_SHORT` (3e-5), gradients that grow throw nothing away.
 
 **Source.** Schoenholz et al. 2017; Yang et al. 2019 (batch norm); docs/thresholds.md.
 """
@@ -34,6 +35,7 @@ from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.growth import growth, outlier
 from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.profile import Profile, first_profile, forward_explosion
 from surefoot.diagnosis.rule import Rule, bad_severity, times
 from surefoot.findings import Cause, Evidence, Finding, Pathology
@@ -41,6 +43,7 @@ from surefoot.signals.flow import Flow
 
 _PART = 0.03  # decades
 _HALF, _ABOUT, _STEEP = 0.5, 0.8, 3.0
+_SHORT = 3e-5  # of the weights in a step
 _BECAUSE = {
     Cause.WEIGHTS_TOO_LARGE: "the weights are too large",
     Cause.NORMALIZATION_WITHOUT_SKIP: (
@@ -58,8 +61,9 @@ def judge(case: Case) -> Iterator[Finding]:
     lost = next((f for f in case.flows if f.replayed and f.origin), None)
     if lost is not None and first_profile(case) is not None:
         yield from _forward(case, lost, _STEEP)
-    found = growth(case, 1, _PART)
-    if found is not None:
+    found, steps = growth(case, 1, _PART), pace(case)
+    still = steps is not None and 0 < steps.highest < _SHORT and not outcome(case).diverged
+    if found is not None and not still:
         lone = found.lone or (flow is not None and outlier(flow, case) is not None)
         cause = Cause.WEIGHTS_TOO_LARGE if lone else _cause(found.seen)
         because = _BECAUSE[cause]

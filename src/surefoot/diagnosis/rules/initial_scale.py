@@ -16,7 +16,8 @@ signal: 1 for Xavier, 1.41 for He, 0.58 for torch's default. `_GAIN` (3) is twic
 without an opinion starts at the trivial predictor's loss; `_LOSS` is twice that. Of 83 healthy
 trainings five started higher, and the highest gain was 1.7: none has both. Vectors of an embedding
 stand for an input, and are too large from an rms of `_VECTOR` (30) on, as an input is. Both
-together, and `_LEARNS` (a quarter) of the loss not gained, make the finding. A plain chain whose
+together, and `_LEARNS` (a quarter) of the loss not gained, make the finding; where no constant's
+loss is known, half of all matrices above `_GAIN` do. A plain chain whose
 gradients grow by `_CHAIN` (0.87 decades, four depth scales) or more is left to the rule on
 explosion, which can name the layer.
 
@@ -51,16 +52,19 @@ _SMALLER = Remedy(
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the first instrumented step."""
     flow, trivial, result = case.first, trivial_loss(case), outcome(case)
-    if flow is None or trivial is None or not flow.loss.get("value"):
+    if flow is None or not flow.loss.get("value"):
         return
     seen, found = first_profile(case), growth(case, 1, 0.0)
     if seen is not None and not seen.residual and found is not None and found.decades >= _CHAIN:
         return  # a plain chain shows it in its depth profile, with the layer
-    ratio = float(flow.loss["value"]) / trivial
+    ratio = float(flow.loss["value"]) / trivial if trivial is not None else None
     gains = {c.order: _gain(c) for c in flow.calls if c.weight_norm and c.weight_rows}
     gains |= {c.order: _scale(c) * _GAIN / _VECTOR for c in flow.calls if _embeds(case, c)}
     large = [c for c in flow.calls if gains.get(c.order, 0.0) > _GAIN]
-    if not ratio > _LOSS or not large or not result.poor(_LEARNS):
+    # A first loss that such weights have made is no measure of what came after it.
+    blind = ratio is None and not result.short and float(np.median([*gains.values(), 0])) > _GAIN
+    told = ratio is not None and ratio > _LOSS and result.poor(_LEARNS)
+    if not large or not (told or blind):
         return
     worst = _origin(large, gains)
     name, gain = case.layers.title(worst.layer), gains[worst.order]
@@ -76,8 +80,7 @@ def judge(case: Case) -> Iterator[Finding]:
         confidence=0.85,
         sentence=(
             f"The weights of {name} and {len(large) - 1} more layers are too large (gain "
-            f"{gain:.2g} where about 1 is usual): the first loss is {ratio:.2g} times that of a "
-            f"constant prediction; {result.words()}."
+            f"{gain:.2g} where about 1 is usual){_first_loss(ratio)}; {result.words()}."
         ),
         evidence=(
             Evidence("first loss over the trivial predictor's", ratio, "0.9 to 1.5", flow.step),
@@ -88,6 +91,12 @@ def judge(case: Case) -> Iterator[Finding]:
             Remedy(_SMALLER.remedy, name, _SMALLER.why, _SMALLER.code, {"std": "fan_in ** -0.5"}),
         ),
     )
+
+
+def _first_loss(ratio: float | None) -> str:
+    if ratio is None:
+        return ""
+    return f": the first loss is {ratio:.2g} times that of a constant prediction"
 
 
 def _embeds(case: Case, call: Call) -> bool:

@@ -25,7 +25,10 @@ a step is proved too long or both were too long and the first one moved the weig
 (as much as they are), or the first one moved them by `_BEYOND` (ten times that), or have diverged.
 A run that is lost before a dozen losses were seen had no time to diverge: a step of `_OWN_SIZE` is
 enough there, unless the NaN stays one in float64. A single long step in the first tenth of a run
-(`_BEGINNING`) is no proof if the loss came to lie `_GAINED` below where it stood before.
+(`_BEGINNING`) is no proof if the loss came to lie `_GAINED` below where it stood before. A rise
+within `_WAKE` (32, the window of the batches' scale) steps before a bad batch begins with that
+batch. Worse than a constant by half (`_WORSE`), a step that moves a matrix by `_OWN_SIZE` is
+enough.
 
 **Source.** Cohen et al. 2021 (a curvature of 2/lr is no test: healthy networks begin above it);
 docs/thresholds.md.
@@ -49,6 +52,7 @@ from surefoot.diagnosis.forensics import (
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, bad_severity
+from surefoot.diagnosis.rules.bad_batch import blamed_since
 from surefoot.findings import Cause, Evidence, Finding, Pathology
 from surefoot.signals.forensics import Inquiry
 
@@ -56,7 +60,9 @@ _HIGH = 0.1  # a tenth of the weights at every step
 _FIRST = 0.5  # half of the weights at one of the first steps (Adam's first are long by design)
 _DIVERGED = 0.01  # enough where the loss went up for good
 _GAINED = 0.05  # of the trivial predictor's loss: such a run learns
+_WORSE = -0.5  # against the trivial predictor
 _PROVED = 0.25  # the same where a step is proved too long
+_WAKE = 32  # steps within which a bad batch and the rise of the loss are one
 _BEGINNING = 0.1  # of the run: one long step there may be made good
 _BEYOND = 10.0  # times the weights: nothing of their initialisation is left
 _OWN_SIZE = 1.0  # a step as long as the weights themselves
@@ -70,6 +76,9 @@ def judge(case: Case) -> Iterator[Finding]:
     proof = step_to_blame(case)
     climbing = result.diverged or (result.skill or 0.0) < -_GAINED
     since = min(_since(case), proof.step) if proof is not None else _since(case)
+    blamed = blamed_since(case)
+    if blamed is not None and since <= blamed < since + _WAKE:
+        since = blamed  # that a loss begins to rise is told within some steps only
     sound = right_length(proof) if proof is not None else None
     factor = min(sound or 1.0, 0.1 if steps.highest < 1 else 0.01)
     yield Finding(
@@ -131,6 +140,8 @@ def overshoots(case: Case) -> bool:
     if steps_cleared(case) and steps.early < _OWN_SIZE:
         return False  # a step as long as the weights had done the damage before that was looked at
     absurd = steps.early >= _OWN_SIZE and (steps.typical >= _HIGH or steps.early >= _BEYOND)
+    if result.trivial and result.poor(_WORSE) and steps.swift >= _OWN_SIZE:
+        return True
     if not result.trivial or result.searched:
         # Against its own first loss only: a loss that is not meant to fall may well rise.
         failed = result.diverged or (absurd and not _below_the_first(case))

@@ -20,6 +20,9 @@ trivial predictor's loss gone. A factor on a mean, which someone wrote down, is 
 factor below `_TINY` (1e-4) on all of a loss whose function is not known is no weight between its
 terms either.
 
+A factor that was there from the first step on is no reason why a run is lost that had gained
+`_LEARNED` (a quarter).
+
 **Source.** Definition; the chain rule.
 """
 
@@ -36,6 +39,7 @@ from surefoot.diagnosis.rules.learning_rate_high import overshoots
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 
 _FACTOR, _WEIGHT, _TINY = 8.0, 128.0, 1e-4
+_LEARNED = 0.25
 _SHORT, _GAINED = 3e-5, 0.05
 
 
@@ -50,7 +54,7 @@ def judge(case: Case) -> Iterator[Finding]:
     # mean to take, or a weight that no one gives, is blamed before the learning rate is.
     overshot = overshoots(case) or first_update.overshot(case) is Severity.HARMFUL
     meant = _FACTOR if losses[0].get("summed") else _WEIGHT
-    too_long = factor >= meant and overshot
+    too_long = factor >= meant and overshot and not result.learned(_LEARNED)
     # A factor inside a loss that cannot be read as a whole may be a part of its definition.
     read = losses[0]["kind"] not in ("unknown", "composite")
     least = 1 / _FACTOR if read else _TINY

@@ -17,9 +17,11 @@ searched for over all outputs within the bounds; what became of the run.
 and 1 keep a cross-entropy above `log(1 + (k - 1) / e)`, 1.46 for ten classes, 64 % of a constant
 prediction's. Less than `_OUT` (a tenth) out of reach is left to noise in the targets. A run that
 has gained `_LEARNS` (half) of the constant prediction's loss has found a way around, and gets
-advice if the loss applies the very same operation again, and nothing otherwise. Of a loss that does
-not tell, such a doubled operation is harm enough: k scores between 0 and 1 never make one of them
-likelier than `e / (e + k - 1)`.
+advice if the loss applies the very same operation again, and nothing otherwise. An activation at
+the output lets nothing through by itself only if its scores are of a sane size, `_SCORES_ARE` (10)
+at most: a sigmoid's slope there is 4.5e-5 and not zero. Of a loss that does not tell, such a
+doubled operation is harm enough: k scores between 0 and 1 never make one of them likelier than `e /
+(e + k - 1)`.
 
 **Source.** Definition of the functions in torch.nn.functional.
 """
@@ -38,6 +40,7 @@ from surefoot.signals.flow import Flow
 from surefoot.signals.reach import last_operation
 
 _LEARNS, _OUT = 0.5, 0.1
+_SCORES_ARE = 10.0
 _DOUBLED = ("SoftmaxBackward0", "SigmoidBackward0")
 _SCORES = ("cross_entropy", "bce")  # losses that apply a softmax or sigmoid themselves
 _WORDS = dict.fromkeys(("addmm", "mm", "linear", "convolution", "bmm", "baddbmm"), "raw scores")
@@ -136,7 +139,8 @@ def _closed(case: Case, flow: Flow) -> str | None:
         ends = call.grad_output, call.grad_input
         if call.order > affine and kinds[call.layer].kind is Kind.ACTIVATION and all(ends):
             came, went = (end.norm for end in ends if end is not None)
-            if came > 0 and went == 0:
+            small = call.input is not None and call.input.rms <= _SCORES_ARE
+            if came > 0 and went == 0 and small:  # driven there by large scores it is SF108's
                 return call.activation or kinds[call.layer].type
     return None
 

@@ -142,10 +142,10 @@ def _cell(case: Case, call: Call) -> bool:
 
 
 def _square(case: Case, call: Call) -> bool:
-    """Whether what comes out of an affine layer could go into it again."""
+    """Whether what comes out of an affine layer could go into it again, alone or beside another."""
     ends = call.input, call.output
     weighted = case.layers.layers[call.layer].kind.weighted
-    return weighted and all(ends) and ends[0].numel == ends[1].numel  # type: ignore[union-attr]
+    return weighted and all(ends) and ends[0].numel >= ends[1].numel  # type: ignore[union-attr]
 
 
 def _steady(logs: list[float]) -> bool:

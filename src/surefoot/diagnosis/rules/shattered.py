@@ -22,7 +22,8 @@ costs was measured by ripples in the activation that leave the gradient's size a
 0.27 at 0.04 and 0.77 at 0.01. So harm begins below `_SHATTERED` (0.3), and `_DOUBTFUL` (0.5) is
 worth knowing. White noise gives `4.4 / sqrt(d B)` at most for d directions and B samples: thirty
 white networks had a standard deviation of 1.45 in that unit and a largest value of 3.45. In a run
-that has gained `_LEARNS` (0.5) of the trivial predictor's loss nothing is said.
+that has gained `_LEARNS` (0.5) of the trivial predictor's loss nothing is said, nor where no step
+moved the weights by `_SHORT` (3e-5).
 
 **Source.** Balduzzi et al. 2017, "The shattered gradients problem"; docs/thresholds.md.
 """
@@ -34,6 +35,7 @@ from collections.abc import Iterator
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.profile import first_profile
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
@@ -41,6 +43,7 @@ from surefoot.layers import Kind
 from surefoot.probes.shattering import Shattering
 
 _SHATTERED, _DOUBTFUL, _LEARNS = 0.3, 0.5, 0.5
+_SHORT = 3e-5  # of the weights in a step
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -49,6 +52,9 @@ def judge(case: Case) -> Iterator[Finding]:
     result = outcome(case)
     if not seen or not result.poor(_LEARNS) or result.diverged:
         return
+    steps = pace(case)
+    if steps is not None and 0 < steps.highest < _SHORT:
+        return  # a step that hardly moves anything does not tell what its gradient is worth
     step, probe = seen[-1]
     severity = _severity(case, probe)
     if severity is None:

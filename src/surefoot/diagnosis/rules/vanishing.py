@@ -106,7 +106,7 @@ def _mild(case: Case, found: Growth) -> bool:
     steps = pace(case)
     if steps is not None and steps.samples and steps.fastest < _SHORT:
         return True
-    long = steps is not None and steps.early >= _OWN_SIZE
+    long = steps is not None and max(steps.early, steps.swift) >= _OWN_SIZE
     other = long or step_to_blame(case) is not None or left_out(case) >= _UNHELD
     return not found.lone and found.decades < _MILD and other
 
