@@ -44,7 +44,7 @@ def gauge_severity(case: Case, decades: float, lone: bool = False) -> Severity |
     if result.skill is None or result.short:
         strong = decades >= (2.0 if result.short else 3.0)
         return _bad(result) if strong or (result.climbed and decades >= 1.3) else None
-    limit = 0.5 if decades >= 2 else 0.25 if decades >= 1.3 else 0.1
+    limit = 0.75 if decades >= 2 else 0.25 if decades >= 1.3 else 0.1
     if lone and decades >= 2:
         limit = 0.8  # one broken layer among sound ones: the others had little to make up for
     if result.learned(max(limit, _LEARNED)):

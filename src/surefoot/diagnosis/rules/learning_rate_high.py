@@ -144,9 +144,9 @@ def overshoots(case: Case) -> bool:
         return True
     if not result.trivial or result.searched:
         # Against its own first loss only: a loss that is not meant to fall may well rise.
-        failed = result.diverged or (absurd and not _below_the_first(case))
-        long = steps.typical >= _HIGH or steps.early >= _OWN_SIZE
-        return failed and (proof is not None or long)
+        long = absurd or steps.typical >= _HIGH
+        failed = result.diverged or (long and not _below_the_first(case))
+        return failed and (proof is not None or long or steps.early >= _OWN_SIZE)
     if result.diverged:
         return proof is not None or steps.highest >= _DIVERGED
     first = _FIRST if "adam" in case.facts.optimizer.lower() else 2 * _HIGH

@@ -21,9 +21,9 @@ that is not corrected for its start: the first step is 32 times the learning rat
 Adagrad's first accumulator and `_DAMPED` (0.9): both divide the first steps by ten and more.
 `_HUGE` (1e-2) for an eps, where 1e-8 is usual, if it rules half of the elements: those steps are
 shorter by the quotient of the two. `_ANEW` (half) of the steps with an optimizer of their own is no
-restart. In all cases the run must have diverged, or gained less than `_LEARNS` (half) of the
-trivial predictor's loss, or have spikes at `_SPIKES` (3) steps and more, of which 3 of 88 healthy
-trainings had one at all.
+restart. In all cases the run must have diverged, or gained less than `_LEARNS` (three quarters) of
+the trivial predictor's loss, or have spikes at `_SPIKES` (3) steps and more, of which 3 of 88
+healthy trainings had one at all.
 
 **Source.** Kingma & Ba 2015, section 4 (beta1^2 / sqrt(beta2) < 1); Polyak 1964 (heavy ball);
 definitions in torch.optim.
@@ -42,7 +42,7 @@ from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
 
 _HEAVY, _LONG, _FULL, _DAMPED = 0.99, 0.999, 1.0, 0.9
-_ANEW, _LEARNS, _SPIKES, _HUGE = 0.5, 0.5, 3, 1e-2
+_ANEW, _LEARNS, _SPIKES, _HUGE = 0.5, 0.75, 3, 1e-2
 
 
 def judge(case: Case) -> Iterator[Finding]:
