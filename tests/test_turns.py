@@ -86,6 +86,24 @@ def test_an_optimizer_that_rests_holds_nothing_up(idle: bool) -> None:
     assert not session.report().findings
 
 
+def test_tensors_that_belong_to_no_module_are_trained_as_well() -> None:
+    session = Session(folder=None)
+    session.start()
+    try:
+        torch.manual_seed(0)
+        picture = torch.randn(8, 8, requires_grad=True)
+        optimizer = torch.optim.Adam([picture], lr=0.05)
+        for _ in range(40):
+            optimizer.zero_grad()
+            (picture - 1).square().mean().backward()
+            optimizer.step()
+    finally:
+        session.stop()
+    assert session._error is None
+    assert session.trainings[0].case().facts.steps == 40
+    assert not session.report().findings and not session.report().missing
+
+
 def test_turns_fall_into_step() -> None:
     """Two that alternate make one step, from the first that both take part in."""
     turns, ends = Turns(), []

@@ -88,7 +88,7 @@ class Training:
         self.forensics = Forensics(forensics)
         self._coherence = Coherence(self.ledger, self._blocks, self.budget.affordable, forensics)
         self.indices: Callable[[list[torch.Tensor], int], tuple[int, ...]] = lambda tensors, n: ()
-        roots = [modules[i] for i in self._roots[:8]]
+        roots = [modules[i] for i in self._roots[:8] if modules]  # tensors may belong to no module
         self._tap: EntryTap | None = EntryTap(roots) if roots else None
         if self._tap is not None:
             self.forensics.listen(self._tap, 0)
