@@ -153,6 +153,40 @@ def test_of_maps_side_by_side_the_one_that_is_too_large_is_named() -> None:
     assert outlier(flow, Case(table, {}, (flow,))) is None
 
 
+class Towers(nn.Module):
+    """Two towers on the same data, each with a head of its own, called after both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.ModuleList(nn.Linear(32, 32) for _ in range(3))
+        self.right = nn.ModuleList(nn.Linear(32, 32) for _ in range(3))
+        self.one, self.other = nn.Linear(32, 4), nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, D]."""
+        a, b = x, x
+        for layer in self.left:
+            a = layer(a).tanh()
+        for layer in self.right:
+            b = layer(b).tanh()
+        return self.one(a) + self.other(b)
+
+
+def test_a_head_that_is_small_on_purpose_breaks_no_chain() -> None:
+    """As policies begin: a hundredth in one head says nothing of the towers beside it."""
+    torch.manual_seed(0)
+    model = Towers()
+    with torch.no_grad():
+        model.one.weight.mul_(0.01)
+    flow, table = flow_of(model, torch.randn(64, 32))
+    by_name = {table.title(c.layer): c for c in flow.calls}
+    assert by_name["one"].sources == (by_name["left.2"].order,)
+    assert by_name["other"].sources == (by_name["right.2"].order,)
+    seen = profile(flow, table)
+    assert seen is not None and seen.culprit() is None
+    assert all(abs(s.step) < 0.6 for s in seen.stages)
+
+
 class Act(nn.Module):
     """A function as a module."""
 

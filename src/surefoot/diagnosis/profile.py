@@ -170,8 +170,9 @@ def _chain(calls: list[Call], weighted: list[Call], layers: LayerTable) -> list[
         function = here.activation or (shape.activation if shape is not None else None)
         weights = _through(after)
         # The head of one of several networks follows other rules, as the last one does.
-        ends = i + 2 < len(groups) and groups[i + 2][1].grad_input is None
-        if weights is None or after.grad_input is None or here.grad_output is None or ends:
+        ends = i + 2 < len(groups) and _anew(*groups[i + 1], groups[i + 2][1])
+        anew = ends or _anew(last, here, after)
+        if weights is None or after.grad_input is None or here.grad_output is None or anew:
             # Nothing came back through it: the profile begins anew behind this point.
             stages.append(_stage(here, after, function))
             continue
@@ -182,6 +183,13 @@ def _chain(calls: list[Call], weighted: list[Call], layers: LayerTable) -> list[
         stages.append(_stage(here, after, function, (weights, rest, normalization, pooling)))
     # The last gap ends at the head, whose width and scale follow other rules: it is left out.
     return stages
+
+
+def _anew(last: Call, first: Call, after: Call) -> bool:
+    """Whether a map is fed by others than the ones before it: by data, or on a path of its own."""
+    before = range(first.order, last.order + 1)
+    elsewhere = bool(after.sources) and not any(order in before for order in after.sources)
+    return after.grad_input is None or elsewhere
 
 
 def _side_by_side(weighted: list[Call]) -> Iterator[tuple[Call, Call]]:

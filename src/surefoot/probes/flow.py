@@ -198,6 +198,7 @@ class FlowProbe:
         if start in self._nodes:
             first = self._nodes[start]
             self._twins[first] = self._twins[call.order] = first
+            call.sources = self._calls[first].sources
             return  # the input of an earlier call as well: a branch beside it, not a path past it
         seen, queue = {start}, [start]
         stops: dict[Any, int] = {}  # where the walk ends -> the first call that this goes into
@@ -215,6 +216,7 @@ class FlowProbe:
                 if following is not None and following not in seen:
                     seen.add(following)
                     queue.append(following)
+        call.sources = self._sources(stops, call)
         earliest = min([*stops.values(), *self._projection(call, stops)], default=call.order)
         # A path past them joins what they made; one that joins nothing is a branch beside them.
         joins = max(stops.values(), default=earliest) > earliest
@@ -224,6 +226,17 @@ class FlowProbe:
             self._nodes.setdefault(node, call.order)
         if start is not None:
             self._nodes[start] = call.order
+
+    def _sources(self, stops: Mapping[Any, int], call: Call) -> tuple[int, ...]:
+        """The affine calls behind the places where a walk ended."""
+        found: set[int] = set()
+        for node, order in stops.items():
+            maker = self._makers.get(node)
+            if maker is not None:
+                found.add(maker.order)
+            elif order < call.order:
+                found.update(self._calls[order].sources)
+        return tuple(sorted(found))
 
     def _pass_by(self, earliest: int, call: Call) -> None:
         self._calls[earliest].fork = True

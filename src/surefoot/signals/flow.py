@@ -47,6 +47,7 @@ class Call:
     dtype: of the output, and so of the gradient there.
     spread: of what enters the model, the rms of its deviation from its mean over the batch, as a
     share of its rms (0: all samples are the same).
+    sources: orders of the affine calls whose results came into this one, as far as that was seen.
     """
 
     layer: int
@@ -68,6 +69,7 @@ class Call:
     dtype: str | None = None
     spread: float | None = None
     through_time: list[float] | None = None
+    sources: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)

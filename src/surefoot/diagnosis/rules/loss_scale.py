@@ -18,7 +18,8 @@ of the weights at their longest, as for one that is too low; and less than `_GAI
 trivial predictor's loss gone. A factor on a mean, which someone wrote down, is blamed from
 `_WEIGHT` (128) on: terms of a loss are weighted by up to 100 in papers whose networks train. A
 factor below `_TINY` (1e-4) on all of a loss whose function is not known is no weight between its
-terms either.
+terms either. Steps of gradient descent that are no longer than weight decay alone makes them are as
+short as none.
 
 A factor that was there from the first step on is no reason why a run is lost that had gained
 `_LEARNED` (a quarter).
@@ -54,16 +55,11 @@ def judge(case: Case) -> Iterator[Finding]:
     # mean to take, or a weight that no one gives, is blamed before the learning rate is.
     overshot = overshoots(case) or first_update.overshot(case) is Severity.HARMFUL
     meant = _FACTOR if losses[0].get("summed") else _WEIGHT
-    too_long = factor >= meant and overshot and not result.learned(_LEARNED)
+    too_long = factor > meant and overshot and not result.learned(_LEARNED)
     # A factor inside a loss that cannot be read as a whole may be a part of its definition.
     read = losses[0]["kind"] not in ("unknown", "composite")
     least = 1 / _FACTOR if read else _TINY
-    # Without a second moment the factor is on the steps as well, and weight decay may hide it.
-    plain = (
-        not {"beta2", "alpha", "rho", "initial_accumulator_value"}
-        & dict(case.facts.settings).keys()
-    )
-    still = steps.highest <= _SHORT or (plain and factor <= _TINY)
+    still = steps.highest <= max(_SHORT, _decay(case))
     too_short = 0 < factor <= least and still and not result.diverged
     if not (too_long or too_short):
         return
@@ -92,6 +88,15 @@ def judge(case: Case) -> Iterator[Finding]:
             ),
         ),
     )
+
+
+def _decay(case: Case) -> float:
+    """How far weight decay alone moves the weights in a step of plain gradient descent."""
+    given = dict(case.facts.settings)
+    if {"beta2", "alpha", "rho"} & given.keys():
+        return 0.0
+    rate = given.get("lr", 0.0) * given.get("weight_decay", 0.0)
+    return rate / max(1 - given.get("momentum", 0.0), 1e-3)
 
 
 RULE = Rule("SF303", "Loss scale", __doc__ or "", judge)
