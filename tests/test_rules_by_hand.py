@@ -180,8 +180,8 @@ def test_a_head_that_is_small_on_purpose_breaks_no_chain() -> None:
         model.one.weight.mul_(0.01)
     flow, table = flow_of(model, torch.randn(64, 32))
     by_name = {table.title(c.layer): c for c in flow.calls}
-    assert by_name["one"].sources == (by_name["left.2"].order,)
-    assert by_name["other"].sources == (by_name["right.2"].order,)
+    assert by_name["one"].sources == [by_name["left.2"].order]
+    assert by_name["other"].sources == [by_name["right.2"].order]
     seen = profile(flow, table)
     assert seen is not None and seen.culprit() is None
     assert all(abs(s.step) < 0.6 for s in seen.stages)

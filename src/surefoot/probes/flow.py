@@ -227,7 +227,7 @@ class FlowProbe:
         if start is not None:
             self._nodes[start] = call.order
 
-    def _sources(self, stops: Mapping[Any, int], call: Call) -> tuple[int, ...]:
+    def _sources(self, stops: Mapping[Any, int], call: Call) -> list[int]:
         """The affine calls behind the places where a walk ended."""
         found: set[int] = set()
         for node, order in stops.items():
@@ -236,7 +236,7 @@ class FlowProbe:
                 found.add(maker.order)
             elif order < call.order:
                 found.update(self._calls[order].sources)
-        return tuple(sorted(found))
+        return sorted(found)
 
     def _pass_by(self, earliest: int, call: Call) -> None:
         self._calls[earliest].fork = True

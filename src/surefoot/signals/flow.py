@@ -69,7 +69,7 @@ class Call:
     dtype: str | None = None
     spread: float | None = None
     through_time: list[float] | None = None
-    sources: tuple[int, ...] = ()
+    sources: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
