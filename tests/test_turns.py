@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +12,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from surefoot.findings import Cause, Report
+from surefoot.watching.carried import Carried
 from surefoot.watching.session import Session
 from surefoot.watching.turns import Turns
 
@@ -84,6 +88,17 @@ def test_an_optimizer_that_rests_holds_nothing_up(idle: bool) -> None:
     facts = session.trainings[0].case().facts
     assert facts.steps == 60 and facts.carried == 0 and facts.followed >= 50
     assert not session.report().findings
+
+
+def test_a_gradient_whose_optimizer_has_retired_is_not_counted() -> None:
+    carried, retired = Carried(), nn.Parameter(torch.zeros(2))
+    retired.grad = torch.ones(2)
+    carried.follow_one(np.array([1.0, np.nan]), [weakref.ref(retired)])
+    for step in range(1, 30):
+        carried.before_backward()
+        carried.after_backward()
+        carried.at_step(step, np.array([1]))
+    assert carried.steps == carried.followed == 0 and not carried.following
 
 
 def test_tensors_that_belong_to_no_module_are_trained_as_well() -> None:

@@ -52,11 +52,12 @@ class Carried:
 
         places: of the parameters that take it; a step of others is none of the followed one's.
         """
-        if self._following and self._chosen not in places and self._others < _PATIENCE:
+        own = not self._following or self._chosen in places
+        if not own and self._others < _PATIENCE:
             self._others += 1
             return
         self._others = 0
-        if self._following and self._before < self.backwards:
+        if own and self._following and self._before < self.backwards:
             self.followed += 1
             if self._of is not None:
                 self.first = self.first if self.steps else step
