@@ -144,7 +144,7 @@ def outlier(flow: Flow, case: Case) -> int | None:
     """
     kinds = case.layers.layers
     gains = {
-        c.layer: float(np.log10(c.weight_norm / c.weight_rows**0.5))
+        c.layer: float(np.log10(c.gain))
         for c in flow.calls
         if kinds[c.layer].kind.weighted and c.weight_norm and c.weight_rows
     }

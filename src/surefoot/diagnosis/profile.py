@@ -222,8 +222,7 @@ def _joined(several: list[Call]) -> Call:
 
 def _share(call: Call) -> float:
     """How much of the gradient comes through a map, as far as its size tells."""
-    gain = float(call.weight_norm or 0.0) / float(call.weight_rows or 1) ** 0.5
-    return gain * (call.grad_output.norm if call.grad_output else 0.0)
+    return call.gain * (call.grad_output.norm if call.grad_output else 0.0)
 
 
 def _beside(parts: list[TensorStats | None]) -> TensorStats | None:

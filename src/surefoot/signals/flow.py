@@ -71,6 +71,14 @@ class Call:
     through_time: list[float] | None = None
     sources: list[int] = field(default_factory=list)
 
+    @property
+    def gain(self) -> float:
+        """By which the weights scale a signal of independent parts, ||W||_F / sqrt(fan-out).
+
+        0 without weights of its own.
+        """
+        return float(self.weight_norm or 0.0) / float(self.weight_rows or 1) ** 0.5
+
 
 @dataclass(slots=True)
 class Flow:

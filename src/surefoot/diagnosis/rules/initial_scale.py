@@ -58,7 +58,7 @@ def judge(case: Case) -> Iterator[Finding]:
     if seen is not None and not seen.residual and found is not None and found.decades >= _CHAIN:
         return  # a plain chain shows it in its depth profile, with the layer
     ratio = float(flow.loss["value"]) / trivial if trivial is not None else None
-    gains = {c.order: _gain(c) for c in flow.calls if c.weight_norm and c.weight_rows}
+    gains = {c.order: c.gain for c in flow.calls if c.weight_norm and c.weight_rows}
     gains |= {c.order: _scale(c) * _GAIN / _VECTOR for c in flow.calls if _embeds(case, c)}
     large = [c for c in flow.calls if gains.get(c.order, 0.0) > _GAIN]
     # A first loss that such weights have made is no measure of what came after it.
@@ -105,10 +105,6 @@ def _embeds(case: Case, call: Call) -> bool:
 
 def _scale(call: Call) -> float:
     return call.output.rms if call.output is not None else 0.0
-
-
-def _gain(call: Call) -> float:
-    return float(call.weight_norm or 0.0) / float(call.weight_rows or 1) ** 0.5
 
 
 def _origin(large: list[Call], gains: dict[int, float]) -> Call:

@@ -105,7 +105,7 @@ def _finding(case: Case, flow: Flow, origin: Call, frozen: list[Call]) -> Findin
         ),
         evidence=(
             Evidence("share of units saturated on the whole batch", share, "< 0.3", flow.step),
-            Evidence("gain of the weights before them", _gain(before), "0.5 to 1.7", first.step),
+            Evidence("gain of the weights before them", before.gain, "0.5 to 1.7", first.step),
             Evidence("largest value that goes in", _largest(before), "a few units", first.step),
         ),
         remedies=_remedies(cause, name),
@@ -129,7 +129,7 @@ def _fed_by(case: Case, flow: Flow, origin: Call) -> Call:
     weighted = [c for c in flow.calls if kinds[c.layer].kind.weighted]
     if here.activation == "softmax":
         inside = [c for c in weighted if c.order > here.order and c.depth > here.depth]
-        return max(inside[:3], key=_gain, default=here)
+        return max(inside[:3], key=lambda c: c.gain, default=here)
     return next((c for c in reversed(weighted) if c.order <= here.order), here)
 
 
@@ -148,15 +148,11 @@ def _cause(case: Case, flow: Flow, before: Call, origin: Call) -> Cause:
     if start is not None and flow.step > start.step:
         return Cause.LEARNING_RATE_TOO_HIGH
     entry = next((c for c in flow.calls if c.depth == 0 and c.input), None)
-    if _gain(before) > _GAIN:
+    if before.gain > _GAIN:
         return Cause.WEIGHTS_TOO_LARGE
     if entry is not None and entry.input is not None and entry.input.rms > _LARGE:
         return Cause.INPUT_SCALE
     return Cause.SATURATING_ACTIVATION
-
-
-def _gain(call: Call) -> float:
-    return (call.weight_norm or 0.0) / (call.weight_rows or 1) ** 0.5
 
 
 def _largest(call: Call) -> float | None:

@@ -160,7 +160,7 @@ def _swallowed(case: Case) -> Iterator[Finding]:
         return
     call = max(shut, key=lambda c: (c.depth, _lost(c)))
     name, decades = case.layers.title(call.layer), _lost(call)
-    gains = [_gain(c) for c in _inside(flow, call) if c.weight_norm and c.weight_rows]
+    gains = [c.gain for c in _inside(flow, call) if c.weight_norm and c.weight_rows]
     small = bool(gains) and float(np.median(gains)) < _WEAK
     cause = Cause.WEIGHTS_TOO_SMALL if small else Cause.SATURATING_ACTIVATION
     why = "its weights are too small" if small else "something inside of it is shut"
@@ -195,10 +195,6 @@ def _inside(flow: Flow, call: Call) -> list[Call]:
     after = [c for c in flow.calls if c.order > call.order]
     end = next((c.order for c in after if c.depth <= call.depth), len(flow.calls))
     return [call, *(c for c in after if c.order < end)]
-
-
-def _gain(call: Call) -> float:
-    return float(call.weight_norm or 0.0) / float(call.weight_rows or 1) ** 0.5
 
 
 def _learns(call: Call) -> bool:
