@@ -83,7 +83,8 @@ def judge(case: Case) -> Iterator[Finding]:
         return  # gradients fade with the weights, or behind units that pass none
     rows = series.last.reshape(len(series), -1, 2)[:, matrices].astype(float)
     rms, share = np.nanmedian(rows, axis=1).T
-    fresh = np.flatnonzero(rms >= _FRESH)
+    calm = np.median([rms[:-2], rms[1:-1], rms[2:]], axis=0)  # single batches scatter
+    fresh = np.flatnonzero(calm >= _FRESH) + 1
     late = np.arange(len(rms)) > (fresh[-1] if len(fresh) else -1)
     if late.sum() < _SAMPLES or series.steps[late][0] > case.facts.steps / 2:
         return
