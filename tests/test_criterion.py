@@ -87,10 +87,15 @@ def read(loss: Loss) -> tuple[torch.Tensor, torch.Tensor, Callable[[torch.Tensor
     return y.detach(), value.detach(), lambda z: found(lambda _: z, weights)
 
 
+# Their residual, which nobody saved, is inferred from what was: exact but for a rounding or two.
+INFERRED = {"asymmetric", "pinball"}
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_computed_again_from_other_outputs(name: str) -> None:
     y, value, again = read(LOSSES[name])
-    assert torch.equal(again(y).detach(), value)
+    rtol = 2.5e-7 if name in INFERRED else 0  # two units in the last place of float32
+    torch.testing.assert_close(again(y).detach(), value, rtol=rtol, atol=0)
     for scale in (0.3, 3.0):
         other = (y + scale * torch.randn_like(y)).requires_grad_()
         mine, theirs = again(other), LOSSES[name](other)
