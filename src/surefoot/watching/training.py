@@ -8,7 +8,6 @@ full flows, replays) is bought from a budget of measured time.
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -23,9 +22,6 @@ from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
 from surefoot.kernels import NONFINITE, NORM, make_pass
 from surefoot.layers import build_table
-from surefoot.probes.blocks import BlockTap, choose_blocks
-from surefoot.probes.flow import FlowProbe
-from surefoot.probes.replay import EntryTap
 from surefoot.probes.safely import raise_failure
 from surefoot.signals import QUANTITIES, Axis, Step
 from surefoot.watching.budget import Budget
@@ -36,6 +32,7 @@ from surefoot.watching.ledger import Ledger, Sink
 from surefoot.watching.places import Places
 from surefoot.watching.scaling import Scaling
 from surefoot.watching.schedule import milestone
+from surefoot.watching.taps import Taps
 from surefoot.watching.turns import Turns
 from surefoot.watching.updates import Updates
 
@@ -62,10 +59,9 @@ class Training:
         self.index = index
         self.layers, modules, tensors = build_table(models, trained)
         count = len(tensors)
-        self._modules = [weakref.ref(m) for m in modules]
+        self.taps = Taps(self.layers, modules)
         self._places = Places(tensors)
-        self._blocks = choose_blocks(self.layers)
-        counts = {Axis.GROUP: groups, Axis.PARAMETER: count, Axis.BLOCK: len(self._blocks)}
+        counts = {Axis.GROUP: groups, Axis.PARAMETER: count, Axis.BLOCK: len(self.taps.blocks)}
         self.ledger = Ledger(index, self.layers, counts, sink)
         self._gate = Gate(count)
         self._allocate(count)
@@ -77,22 +73,17 @@ class Training:
         self._nonfinite_loss: int | None = None
         # The step under way.
         self._turns = Turns()
-        self._probe: FlowProbe | None = None
-        self._block_tap: BlockTap | None = None
         self._updates = Updates(count)
         self.budget = Budget()
         self.loss: float | None = None
         self.anatomy: dict[str, Any] = {}
-        # Until the first step has shown which modules the script calls, they are the outermost.
-        self._roots = [i for i, layer in enumerate(self.layers.layers) if layer.parent is None]
         self.forensics = Forensics(forensics)
-        self._coherence = Coherence(self.ledger, self._blocks, self.budget.affordable, forensics)
+        self._coherence = Coherence(
+            self.ledger, self.taps.blocks, self.budget.affordable, forensics
+        )
         self.indices: Callable[[list[torch.Tensor], int], tuple[int, ...]] = lambda tensors, n: ()
-        roots = [modules[i] for i in self._roots[:8] if modules]  # tensors may belong to no module
-        self._tap: EntryTap | None = EntryTap(roots) if roots else None
-        if self._tap is not None:
-            self.forensics.listen(self._tap, 0)
-        self._arm_flow()
+        if self.taps.entry is not None:
+            self.forensics.listen(self.taps.entry, 0)
 
     @property
     def title(self) -> str:
@@ -118,9 +109,7 @@ class Training:
 
     def owners(self, tensors: list[torch.Tensor]) -> list[str]:
         """The modules that own the tensors now, by name: they may have been put in since."""
-        pairs = zip(self.layers.layers, self._modules, strict=True)
-        roots = [(layer.name, ref()) for layer, ref in pairs if layer.parent is None]
-        return owners(roots, tensors)
+        return owners(self.taps.roots(), tensors)
 
     def lacks(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is not in the table."""
@@ -129,15 +118,6 @@ class Training:
     def live_parameters(self) -> list[torch.Tensor]:
         """The parameters that still exist, for trainings without an optimizer of torch's."""
         return self._places.live()
-
-    def _live_modules(self) -> list[nn.Module] | None:
-        modules = [ref() for ref in self._modules]
-        return None if any(m is None for m in modules) else modules  # type: ignore[return-value]
-
-    def _arm_flow(self) -> None:
-        if (modules := self._live_modules()) is not None and len(modules) <= 20_000:
-            self._probe = FlowProbe(self.layers, modules)
-            self._probe.install()
 
     def took(self, optimizer: torch.optim.Optimizer) -> None:
         """Another optimizer trains it from now on: its first steps are sampled, as the very
@@ -150,11 +130,11 @@ class Training:
     @property
     def wants_anatomy(self) -> bool:
         """Whether the loss of the step under way is to be read in full."""
-        return self._probe is not None or milestone(self.step)
+        return self.taps.instrumented or milestone(self.step)
 
     def read_loss(self, loss: torch.Tensor, scale: float) -> None:
         """Note how a loss is made; `scale`: the factor that GradScaler put on it."""
-        self.forensics.read(self.step, loss, self._tap, scale)
+        self.forensics.read(self.step, loss, self.taps.entry, scale)
 
     def before_step(
         self, optimizer: Any, groups: list[dict[str, Any]], refused: bool = False
@@ -172,7 +152,7 @@ class Training:
         tripped = self._gate.check(self._norms, self._bad)
         if tripped is not None and self.scaling.held_back(optimizer):
             self.ledger.rows["loss_scaling"][1] = 1
-        if self._probe is not None:
+        if self.taps.instrumented:
             self._finish_flow()
         if tripped is not None:
             self._alarm(tripped, parameters, gradients)
@@ -187,8 +167,8 @@ class Training:
         self, order: np.ndarray, gradients: list[Any], optimizer: Any, groups: list[dict[str, Any]]
     ) -> None:
         """One pass over the gradients and the inputs, then the row of every quantity."""
-        raise_failure(self._tap)
-        inputs = self._tap.inputs[:_INPUTS] if self._tap is not None else []
+        raise_failure(self.taps.entry)
+        inputs = self.taps.entry.inputs[:_INPUTS] if self.taps.entry is not None else []
         count, size = len(gradients), len(gradients) + len(inputs)
         if size > len(self._out):  # a group was added: what it trains is not in the table
             self._out = np.empty((size, 5))
@@ -218,8 +198,8 @@ class Training:
         if self._turns.complete(sharing):
             self._settle()
             self._commit()
-        elif self._tap is not None:
-            self._tap.mark()
+        elif self.taps.entry is not None:
+            self.taps.entry.mark()
 
     def note_updates(self, optimizer: Any) -> None:
         """Measure how far the weights moved since they were sampled, if they were."""
@@ -233,7 +213,7 @@ class Training:
     def _notice(self) -> None:
         """Look at the loss: has it risen, and what could it have been?"""
         asked = bool(self.anatomy) and self.anatomy.get("trivial") is None
-        if self.forensics.notice(self.step, self.loss, self._tap, self._places, asked):
+        if self.forensics.notice(self.step, self.loss, self.taps.entry, self._places, asked):
             self._suspect("rise", np.empty(0, np.intp))
         if self.forensics.limits.constant is not None:
             self.anatomy = {**self.anatomy, **self.forensics.limits.to_json()}
@@ -242,30 +222,14 @@ class Training:
 
     def _finish_flow(self) -> None:
         """Collect the instrumented step that has just been measured."""
-        if (probe := self._probe) is None:
+        if (flow := self.taps.collect(self.step)) is None:
             return
-        self._probe = None
-        probe.remove()
-        flow = probe.collect(self.step)
-        raise_failure(probe)
         # Refused by GradScaler, or first seen in mid-step, by its backward: the next one serves.
         if self.scaling.passing or (not flow.calls and self.step == 0):
-            self._arm_flow()
+            self.taps.instrument()
             return
         flow.loss = self.anatomy
         self.ledger.flow(flow)
-        if probe.entries and self._block_tap is None:
-            self._tap_entries(probe.entries[:8])
-
-    def _tap_entries(self, entries: list[int]) -> None:
-        """Listen where the script really calls the model, now that a step has shown it."""
-        if (modules := self._live_modules()) is None:
-            return
-        self._block_tap = BlockTap([modules[i] for i in self._blocks])
-        if self._tap is None or entries != self._roots:
-            if self._tap is not None:
-                self._tap.remove()
-            self._tap = EntryTap([modules[i] for i in entries])
 
     def _alarm(
         self, tripped: np.ndarray, parameters: list[torch.Tensor], gradients: list[Any]
@@ -298,12 +262,15 @@ class Training:
 
     def _replay(self, own: dict[int, torch.Tensor], search: bool) -> str:
         """Replay the step; returns what came of it in words."""
-        modules = self._live_modules()
+        modules = self.taps.modules()
         if not self.forensics.allowed:
             return "forbidden by option"
-        if self._tap is None or modules is None:
-            return "the step was instrumented as it ran" if self._probe else "no entry module seen"
-        words, flow = self.forensics.replay(self.step, self._tap, self.layers, modules, own, search)
+        if self.taps.entry is None or modules is None:
+            running = self.taps.instrumented
+            return "the step was instrumented as it ran" if running else "no entry module seen"
+        words, flow = self.forensics.replay(
+            self.step, self.taps.entry, self.layers, modules, own, search
+        )
         if flow is not None:
             flow.loss = dict(self.anatomy)
             self.ledger.flow(flow)
@@ -313,13 +280,13 @@ class Training:
         """Have the step tried again when it has been taken."""
         levels = zip(tripped.tolist(), self._gate.usual(tripped).tolist(), strict=True)
         usual = {id(t): level for i, level in levels if (t := self._places.refs[i]()) is not None}
-        self.forensics.suspect(why, self.step, self.loss, self._tap, self._places, usual)
+        self.forensics.suspect(why, self.step, self.loss, self.taps.entry, self._places, usual)
 
     def _settle(self) -> None:
-        if self._tap is None or not self.forensics.pending:
+        if self.taps.entry is None or not self.forensics.pending:
             return
         found = self.forensics.settle(
-            self._tap, self._live_modules(), self._places, self.budget.typical, self.indices
+            self.taps.entry, self.taps.modules(), self._places, self.budget.typical, self.indices
         )
         if found is not None:
             self.ledger.inquiry(found)
@@ -336,17 +303,15 @@ class Training:
             self._complete += 1
         else:
             self._present += ~np.isnan(self._norms)
-        if self._block_tap is not None and self._block_tap.installed:
-            self._block_tap.remove()
-            raise_failure(self._block_tap)
-            self.budget.spent += self._block_tap.seconds
-            self.ledger.put(self.step, "block_scale", self._block_tap.out.reshape(-1))
+        if (sampled := self.taps.sampled()) is not None:
+            self.budget.spent += sampled[0]
+            self.ledger.put(self.step, "block_scale", sampled[1])
         self.ledger.commit(self.step)
-        if self._tap is not None:
+        if self.taps.entry is not None:
             typical = self.budget.typical
-            self.budget.spent += self._coherence.look(self.step, loss, self._tap, typical)
-            self._tap.clear(marked=late)
-            self.forensics.listen(self._tap, self.step + 1)
+            self.budget.spent += self._coherence.look(self.step, loss, self.taps.entry, typical)
+            self.taps.entry.clear(marked=late)
+            self.forensics.listen(self.taps.entry, self.step + 1)
         self._prepare_next(late)
 
     def _prepare_next(self, late: bool) -> None:
@@ -362,9 +327,9 @@ class Training:
         typical = self.budget.typical
         if power and self.step.bit_length() % 2 and self.budget.affordable(typical):
             self.budget.spent += typical  # an instrumented step costs about one step more
-            self._arm_flow()
-        elif self._block_tap is not None and self.budget.sampling(self.step):
-            self._block_tap.install()
+            self.taps.instrument()
+        elif self.budget.sampling(self.step):
+            self.taps.sample()
 
     def stop(self, ended: str = "ended") -> None:
         """Close an open step and remove every hook; idempotent."""
@@ -374,10 +339,7 @@ class Training:
         finally:
             if self.ended == "running":
                 self.ended = ended
-            for part in (self._probe, self._tap, self._block_tap):
-                if part is not None:
-                    part.remove()
-            self._probe = self._tap = self._block_tap = None
+            self.taps.remove()
             self.forensics.stop()
             self._updates.clear()
 
