@@ -17,6 +17,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from surefoot.attach.closures import closure_of, overheard
 from surefoot.attach.copies import leave_hooks_out_of_copies
 from surefoot.attach.loaders import Drawn
 
@@ -92,31 +93,17 @@ class Patches:
 
     def _pre_hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         self._stepped += 1
-        closure = _closure(args, kwargs)
-        self._tell(self._listener.before_step, optimizer, closure is not None)
-        if closure is None or self._broken:
+        has_closure = closure_of(args, kwargs) is not None
+        self._tell(self._listener.before_step, optimizer, has_closure)
+        if not has_closure or self._broken:
             return None
-        heard = self._heard(optimizer, closure)
-        args = tuple(heard if a is closure else a for a in args)
-        return args, {k: heard if v is closure else v for k, v in kwargs.items()}
+        ran = functools.partial(self._tell, self._listener.closure_ran, optimizer)
+        raised = functools.partial(self._tell, self._listener.closure_raised)
+        return overheard(args, kwargs, ran, raised)
 
     def _post_hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._tell(self._listener.after_step, optimizer, _closure(args, kwargs) is not None)
-
-    def _heard(self, optimizer: torch.optim.Optimizer, closure: Any) -> Any:
-        """The closure, with a word to the listener when it has run and no weight has moved yet."""
-
-        @functools.wraps(closure, updated=("__dict__",) if hasattr(closure, "__dict__") else ())
-        def heard(*args: Any, **kwargs: Any) -> Any:
-            try:
-                result = closure(*args, **kwargs)
-            except BaseException:
-                self._tell(self._listener.closure_raised)
-                raise
-            self._tell(self._listener.closure_ran, optimizer)
-            return result
-
-        return heard
+        has_closure = closure_of(args, kwargs) is not None
+        self._tell(self._listener.after_step, optimizer, has_closure)
 
     def _optimizer_init(self, original: Any) -> Any:
         def __init__(optimizer: Any, *args: Any, **kwargs: Any) -> None:
@@ -186,9 +173,3 @@ class Patches:
             return result
 
         return step
-
-
-def _closure(args: Any, kwargs: Any) -> Any:
-    """What `optimizer.step` was given to call, None without; `args` holds the optimizer first."""
-    given = kwargs.get("closure")
-    return given if given is not None else next((a for a in args[1:] if callable(a)), None)
