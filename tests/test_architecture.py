@@ -23,6 +23,7 @@ FLOORS = {
     "run": 7,
     "__init__": 7,  # `import surefoot`: the public names
     "watching": 6,
+    "guarding": 5,
     "diagnosis": 4,
     "attach": 3,
     "probes": 3,
@@ -73,6 +74,7 @@ PUBLIC = {
     "Evidence",
     "Finding",
     "Gain",
+    "Guard",
     "Pathology",
     "Remedy",
     "Report",
@@ -82,6 +84,7 @@ PUBLIC = {
     "__version__",
     "check",
     "gain",
+    "guard",
     "watch",
 }
 COMMANDS = {

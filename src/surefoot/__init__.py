@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from surefoot.findings import Report as Report
     from surefoot.findings import Severity as Severity
     from surefoot.findings import Verdict as Verdict
+    from surefoot.guarding.guard import Guard as Guard
+    from surefoot.guarding.guard import guard as guard
     from surefoot.theory.gain import Gain as Gain
     from surefoot.theory.gain import gain as gain
     from surefoot.watching.watch import Watch as Watch
@@ -43,6 +45,7 @@ _HOMES = (
     dict.fromkeys(_FINDINGS, "surefoot.findings")
     | {"BuildError": "surefoot.build", "check": "surefoot.checking"}
     | dict.fromkeys(["Gain", "gain"], "surefoot.theory.gain")
+    | dict.fromkeys(["Guard", "guard"], "surefoot.guarding.guard")
     | dict.fromkeys(["Watch", "watch"], "surefoot.watching.watch")
 )
 __all__ = ["__version__", *_HOMES]

@@ -18,6 +18,7 @@ from torch import nn
 
 from surefoot.attach.discovery import owners
 from surefoot.attach.driver import Driver
+from surefoot.attach.readings import offer
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
 from surefoot.kernels import NONFINITE, NORM, make_pass
@@ -177,6 +178,7 @@ class Training:
         scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:  # a fused optimizer under GradScaler sees scaled gradients
             out[:count, :3] /= float(scale)
+        offer(optimizer, out[:count])
         if order is self._places.all:  # the usual optimizer holds them in the table's order
             self._row[:-1] = out[:count]
         else:

@@ -1,0 +1,134 @@
+"""The guard on one optimizer: `surefoot.guard(optimizer, max_norm=1.0)`."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import Any
+
+import numpy as np
+import torch
+
+from surefoot.attach.closures import closure_of, overheard
+from surefoot.attach.readings import want
+from surefoot.guarding.clipping import NormClip, total_norm
+from surefoot.guarding.intervention import Intervention
+from surefoot.kernels import NONFINITE, make_pass
+
+_LOG = logging.getLogger("surefoot")
+
+
+class Guard:
+    """Clips the gradients of an optimizer at each of its steps, until `remove`.
+
+    norm: of the gradients that the latest step was given, NaN before the first. clipped, steps: how
+    many steps were clipped, and of how many. nonfinite: steps whose gradients held NaN or infinity,
+    which no factor mends: they are left as they came.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: NormClip) -> None:
+        self.clip = clip
+        self.norm = float("nan")
+        self.steps = self.clipped = self.nonfinite = 0
+        self._optimizer = weakref.ref(optimizer)
+        self._reading = want(optimizer)
+        self._intervention = Intervention()
+        self._pass = make_pass(sum(len(g["params"]) for g in optimizer.param_groups))
+        self._rows = np.empty((0, 5))
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+
+    def remove(self) -> None:
+        """Take the guard off the optimizer; idempotent."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        if (optimizer := self._optimizer()) is not None:
+            self._intervention.end(optimizer)
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.remove()
+
+    def _before(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
+        self._intervention.end(optimizer)  # a step that raised did not come to its end
+        if closure_of(args, kwargs) is not None:
+            return overheard(args, kwargs, lambda: self._act(optimizer))
+        self._act(optimizer)
+        return None
+
+    def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self._intervention.end(optimizer)
+
+    def _act(self, optimizer: Any) -> None:
+        try:
+            parameters = [p for g in optimizer.param_groups for p in g["params"]]
+            rows = self._measured(optimizer, parameters)
+            self.steps += 1
+            self.norm = total_norm(rows)
+            if np.nansum(rows[:, NONFINITE]):
+                self.nonfinite += 1
+                return
+            divisor = self.clip.divisor(rows)
+            if divisor > 1.0:
+                self.clipped += 1
+                self._intervention.divide(optimizer, parameters, divisor)
+        except Exception as error:
+            self.remove()
+            _LOG.warning(
+                "surefoot's guard stepped aside, the training goes on unguarded: %s: %s",
+                type(error).__name__,
+                error,
+            )
+            _LOG.debug("where it failed", exc_info=error)
+
+    def _measured(self, optimizer: Any, parameters: list[torch.Tensor]) -> np.ndarray:
+        """Statistics of the gradients: a watch's, if one has just measured them, or our own."""
+        rows = self._reading.take()
+        if rows is not None and len(rows) == len(parameters):
+            return rows
+        if len(self._rows) < len(parameters):
+            self._rows = np.empty((len(parameters), 5))
+        rows = self._rows[: len(parameters)]
+        self._pass([p.grad for p in parameters], rows)
+        scale = getattr(optimizer, "grad_scale", None)
+        if scale is not None:  # a fused optimizer under GradScaler is given scaled gradients
+            rows[:, :3] /= float(scale)
+        return rows
+
+
+def guard(optimizer: torch.optim.Optimizer, *, max_norm: float) -> Guard:
+    """Clip the norm of an optimizer's gradients at each step, in place of `clip_grad_norm_`.
+
+    Nothing else is to be called: it acts when the optimizer steps, on all gradients that this
+    optimizer is about to use (with several optimizers, each by itself). The result is that of
+    `torch.nn.utils.clip_grad_norm_` to rounding, also where a norm in float32 would be infinite or
+    zero. A step that needs no clipping is not written on, and a fused Adam, AdamW, SGD or Adagrad
+    clips in its own kernel. Under `surefoot.watch` the gradients are read once for both.
+
+    max_norm: the largest norm to let through (Pascanu et al. 2013). Raises TypeError for anything
+    but an optimizer, ValueError for a max_norm that is not positive and for sharded parameters.
+
+    >>> model = torch.nn.Linear(3, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> guard = guard(optimizer, max_norm=1.0)
+    >>> model(torch.full((8, 3), 100.0)).sum().backward()
+    >>> optimizer.step()
+    >>> guard.clipped, guard.norm > 1000
+    (1, True)
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}: "
+            "call surefoot.guard(optimizer, max_norm=1.0)"
+        )
+    if any(hasattr(p, "to_local") for g in optimizer.param_groups for p in g["params"]):
+        raise ValueError(
+            "expected parameters that this process holds whole, got sharded ones (DTensor), whose "
+            "norm no process knows by itself: call torch.nn.utils.clip_grad_norm_ in the loop"
+        )
+    return Guard(optimizer, NormClip(max_norm))
