@@ -100,6 +100,8 @@ INLINE void set_mode(fpmode m) { (void)m; }
 #undef LEVEL
 #endif
 
+#include "native_exchange.c"
+
 typedef void (*scanner)(enum kind, int, const char *, int64_t, struct total *);
 typedef uint64_t (*reader)(const char *, int64_t);
 #if defined(__x86_64__)
