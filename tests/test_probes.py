@@ -16,8 +16,9 @@ from surefoot.probes.blocks import choose_blocks
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.origin import undefined_in_loss
 from surefoot.probes.recurrence import through_time
-from surefoot.probes.replay import EntryTap, Replay, replay
+from surefoot.probes.replay import Replay, replay
 from surefoot.probes.statistics import frozen_share, mean_cosine, recognise_activation
+from surefoot.probes.tap import EntryTap
 from surefoot.signals.criterion import criterion
 
 

@@ -174,7 +174,7 @@ FAULTS: dict[str, str] = {
     "flow, leaving": "surefoot.probes.flow.FlowProbe._see_leaf",
     "flow, statistics": "surefoot.probes.statistics.tensor_stats",
     "flow, collecting": "surefoot.probes.flow.FlowProbe.collect",
-    "entry": "surefoot.probes.replay.Entry",
+    "entry": "surefoot.probes.tap.Entry",
     "replay": f"{forensics_module.__name__}.replay",
     "loss read": f"{forensics_module.__name__}.criterion",
     "batch kept": f"{forensics_module.__name__}.Kept",

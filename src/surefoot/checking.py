@@ -22,10 +22,10 @@ from surefoot.diagnosis.gauges import gauges, layer_scales
 from surefoot.environment import describe
 from surefoot.findings import Check, Evidence
 from surefoot.layers import build_table, unwrap
+from surefoot.probes.aside import set_aside
 from surefoot.probes.blocks import choose_blocks
 from surefoot.probes.origin import undefined_in_loss
 from surefoot.probes.rehearsal import Rehearsal, copied, rehearse
-from surefoot.probes.replay import set_aside
 from surefoot.probes.shattering import Shattering, shattering
 from surefoot.record.data import RunData
 from surefoot.signals.loss import anatomy

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import functools
+import logging
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
+_LOG = logging.getLogger("surefoot")
+_TOLD: weakref.WeakSet[Any] = weakref.WeakSet()  # parts whose failure was said
 
-class Hook(functools.partial[None]):
-    """A hook on a module of the user's, known by its mark to whoever copies the module."""
 
+class OfSurefoot:
+    """Anything callable that hangs on a module of the user's, known by its mark to whoever copies
+    the module."""
+
+    __slots__ = ()
     of_surefoot = True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
@@ -17,6 +24,10 @@ class Hook(functools.partial[None]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Hook, (_nothing,)
+
+
+class Hook(OfSurefoot, functools.partial[None]):
+    """A function and its first arguments as such a hook."""
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
@@ -36,6 +47,19 @@ def raise_failure(part: Hooked | None) -> None:
     """Raise what failed inside a hook, from where the session catches and tells it."""
     if part is not None and part.failure is not None:
         raise part.failure
+
+
+def failed(part: Hooked | None) -> bool:
+    """Whether something failed inside a hook of this part, which is left out from then on. Said
+    once; the watching goes on without it."""
+    if part is None or part.failure is None:
+        return False
+    if part not in _TOLD:
+        _TOLD.add(part)
+        words = type(part).__name__, type(part.failure).__name__, part.failure
+        _LOG.warning("surefoot goes on without its %s, which failed: %s: %s", *words)
+        _LOG.debug("where it failed", exc_info=part.failure)
+    return True
 
 
 def safely(hook: Callable[..., None]) -> Callable[..., None]:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from surefoot.probes.replay import Entry, tensors_of
+from surefoot.probes.entry import Entry
+from surefoot.probes.trees import tensors_in_call
 from surefoot.probes.trial import Batch, Bench, Refused, norm
 from surefoot.signals.forensics import Inquiry
 
@@ -61,7 +62,9 @@ def outliers(batch: Batch, inquiry: Inquiry) -> None:
     """Fill in the samples whose input is not finite or stands out in scale from its batch."""
     scales = []
     for entry in batch.entries:
-        x = next((t for t in tensors_of((entry.args, entry.kwargs)) if t.is_floating_point()), None)
+        x = next(
+            (t for t in tensors_in_call(entry.args, entry.kwargs) if t.is_floating_point()), None
+        )
         if x is None or x.dim() < 2 or x.is_sparse or x.shape[0] < 2:
             return
         scales.append(torch.linalg.vector_norm(x.detach().flatten(1), dim=1, dtype=torch.float64))
@@ -79,7 +82,7 @@ def outliers(batch: Batch, inquiry: Inquiry) -> None:
 
 def _parts(bench: Bench, batch: Batch) -> tuple[Part, int]:
     """(the gradient of a subset [B] of the batch's samples, B), over all calls of the model."""
-    used = [e for e in batch.entries if e.output_gradients]
+    used = [e for e in batch.entries if e.received]
     if not used:
         raise Refused("no call of the model received a gradient")
     if any(isinstance(m, nn.RNNBase) and not m.batch_first for m in bench.modules):
@@ -109,7 +112,7 @@ def _parts(bench: Bench, batch: Batch) -> tuple[Part, int]:
 
 
 def _batch_size(entry: Entry) -> int:
-    first = next((t for t in tensors_of((entry.args, entry.kwargs)) if t.dim()), None)
+    first = next((t for t in tensors_in_call(entry.args, entry.kwargs) if t.dim()), None)
     if first is None:
         raise Refused("the model's input is not a batch")
     return first.shape[0]

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from surefoot.probes.replay import set_aside
+from surefoot.probes.aside import set_aside
 from surefoot.probes.statistics import float_tensors
 
 _LEAST_BATCH = 32  # below it the spread over batches is as large as the effect

@@ -16,16 +16,15 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from surefoot.probes.aside import set_aside
+from surefoot.probes.entry import Entry, call_again, versions_of
+from surefoot.probes.holdings import Refused
 from surefoot.probes.limits import Limits, limits
-from surefoot.probes.replay import Entry, call_again, set_aside, tensors_of
+from surefoot.probes.trees import tensors_in_call
 from surefoot.signals.criterion import Criterion, Leaf
 
 _TOLERANCE = 1e-3  # of a loss that is computed again: reductions may be ordered differently
 _PLAIN = (int, float, bool, str, bytes, type(None), torch.dtype, torch.device)
-
-
-class Refused(Exception):
-    """Why something could not be tried; the message goes into the record."""
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ class Batch:
 
     def tensors(self) -> list[torch.Tensor]:
         """Its inputs, targets and constants."""
-        inputs = [t for e in self.entries for t in tensors_of((e.args, e.kwargs))]
+        inputs = [t for e in self.entries for t in tensors_in_call(e.args, e.kwargs)]
         return inputs + [t for c in self.criteria for t in c.constants()]
 
 
@@ -100,14 +99,14 @@ def _bare(entry: Entry) -> Entry:
     if not all(isinstance(x, (torch.Tensor, *_PLAIN)) for x in tree_leaves(tree)):
         raise Refused("an argument of the model cannot be copied")
     args, kwargs = tree_map(_copied, tree)
-    versions = [t._version for t in tensors_of((args, kwargs))]
     return replace(
         entry,
         module=None,  # type: ignore[arg-type]
         args=args,
         kwargs=kwargs,
-        versions=versions,
-        output_gradients={},
+        versions=versions_of(args, kwargs),
+        past=entry.past.drawn() if entry.past is not None else None,
+        received=[],
         outputs=dict(entry.outputs),
     )
 

@@ -13,8 +13,9 @@ from collections.abc import Callable
 
 import torch
 
-from surefoot.probes.replay import Entry, EntryTap
+from surefoot.probes.entry import Entry
 from surefoot.probes.shattering import Shattering, shattering
+from surefoot.probes.tap import EntryTap
 from surefoot.watching.ledger import Ledger
 
 Affordable = Callable[[float], bool]  # whether so many seconds are left in the time budget
@@ -67,7 +68,7 @@ class Coherence:
 
 def _largest(tap: EntryTap) -> Entry | None:
     """The call of the step whose module holds the most parameters, if it is not too large."""
-    used = [e for e in tap.entries if e.output_gradients]
+    used = [e for e in tap.entries if e.received]
     if not used or tap.overflowed:
         return None
     sizes = [sum(p.numel() for p in e.module.parameters()) for e in used]
@@ -80,6 +81,5 @@ def _probe(entry: Entry, names: list[str]) -> Shattering:
     own = dict(entry.module.named_modules())
     on_host = all(p.device.type == "cpu" for p in entry.module.parameters())
     along = [name for name in names if name in own] if on_host else []
-    enabled, dtype = entry.autocast
-    with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+    with entry.casting.again():
         return shattering(entry.module, entry.args, entry.kwargs, along=along)

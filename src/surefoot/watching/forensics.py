@@ -20,7 +20,8 @@ from torch import nn
 from surefoot.layers import LayerTable
 from surefoot.probes.examine import Suspect, examine
 from surefoot.probes.limits import Limits
-from surefoot.probes.replay import EntryTap, replay
+from surefoot.probes.replay import replay
+from surefoot.probes.tap import EntryTap
 from surefoot.probes.trial import Batch, Kept, Refused
 from surefoot.signals.criterion import Criterion, Unreadable, criterion
 from surefoot.signals.flow import Flow

@@ -10,8 +10,8 @@ from torch import nn
 from surefoot.layers import LayerTable
 from surefoot.probes.blocks import BlockTap, choose_blocks
 from surefoot.probes.flow import FlowProbe
-from surefoot.probes.replay import EntryTap
 from surefoot.probes.safely import raise_failure
+from surefoot.probes.tap import EntryTap
 from surefoot.signals.flow import Flow
 
 _MAX_ENTRIES = 8  # modules called by the script itself that are listened to

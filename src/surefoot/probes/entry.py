@@ -1,0 +1,132 @@
+"""One call that the script made of a module: all that is needed to make it again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from surefoot.probes.casting import Casting
+from surefoot.probes.habits import Past
+from surefoot.probes.holdings import Holdings
+from surefoot.probes.trees import objects_of, tensors_in_call, tensors_of
+from surefoot.signals.criterion import Leaf
+
+_task = torch._C._current_graph_task_id
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """versions: of the tensors that went in; rng: state of torch's generator on the host; past:
+    what else the call found that it changes.
+
+    received: (which backward, which output, the gradient that arrived at it), in order; outputs:
+    values, if they are kept; obstacle: why it cannot be made again, if that is known.
+    """
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    versions: list[int]
+    rng: torch.Tensor
+    casting: Casting
+    training: bool
+    past: Past | None = None
+    received: list[tuple[int, int, torch.Tensor]] = field(default_factory=list)
+    outputs: dict[int, torch.Tensor] = field(default_factory=dict)
+    obstacle: str = ""
+
+    @property
+    def output_gradients(self) -> dict[int, torch.Tensor]:
+        """What arrived at each output, summed over the backward calls."""
+        found: dict[int, torch.Tensor] = {}
+        for _, i, gradient in self.received:
+            found[i] = found[i] + gradient if i in found else gradient
+        return found
+
+    def refusal(self) -> str:
+        """Why the call cannot be made again as it was; empty if it can."""
+        if self.obstacle:
+            return self.obstacle
+        if self.module is None:
+            return "the step is over, and its inputs were let go"
+        if versions_of(self.args, self.kwargs) != self.versions:
+            return "an input of the step was changed in place after it was used"
+        if self.module.training != self.training:
+            return "the model changed between training and evaluation mode"
+        return ""
+
+    def forget(self) -> None:
+        """Let go of everything: an output that the script keeps still refers to the entry."""
+        self.module = None  # type: ignore[assignment]
+        self.args, self.kwargs, self.past = (), {}, None
+        self.received.clear()
+        self.outputs.clear()
+
+
+class Output(Leaf):  # pyrefly: ignore[bad-class-definition]
+    """An output of an entry: the hook that waits for its gradient."""
+
+    __slots__ = ()
+    __torch_unserializable__ = True  # or torch speaks up when the output is pickled
+
+    def __call__(self, gradient: torch.Tensor | None) -> None:
+        """Keep the gradient; autograd functions of a user's may give none."""
+        entry = self.entry
+        if gradient is None or entry.module is None:
+            return
+        if gradient.requires_grad:
+            entry.obstacle = "a gradient was itself differentiated (create_graph)"
+            gradient = gradient.detach()
+        entry.received.append((_task(), self.index, gradient))
+
+
+def versions_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+    """How often each tensor was changed in place so far; -1 where torch does not count."""
+    return [_version(t) for t in tensors_in_call(args, kwargs)]
+
+
+def _version(tensor: torch.Tensor) -> int:
+    try:
+        return tensor._version
+    except RuntimeError:  # made in inference mode
+        return -1
+
+
+def call_again(
+    entry: Entry, around: contextlib.AbstractContextManager[Any], wide: bool = False
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """(outputs, inputs) of the entry's forward made again, with its own random numbers.
+
+    wide: in float64, its inputs too, and without autocast. Call it inside `set_aside`.
+    """
+    fresh: dict[int, torch.Tensor] = {}
+    for t in tensors_in_call(entry.args, entry.kwargs):
+        value = t.detach().double() if wide and t.is_floating_point() else t.detach()
+        fresh[id(t)] = value.requires_grad_(t.requires_grad)
+    with _arguments(entry, fresh) as (args, kwargs):
+        torch.set_rng_state(entry.rng)
+        if entry.past is not None:
+            entry.past.put_back()
+        casting = entry.casting.none() if wide else entry.casting
+        with torch.enable_grad(), casting.again(), around:
+            return tensors_of(entry.module(*args, **kwargs)), list(fresh.values())
+
+
+@contextlib.contextmanager
+def _arguments(
+    entry: Entry, fresh: dict[int, torch.Tensor]
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """The entry's arguments with these tensors in place of its own; objects are put right after."""
+    tree = (entry.args, entry.kwargs)
+    objects = Holdings(objects_of(tree))
+    try:
+        objects.swap(lambda t: fresh.get(id(t), t))
+        yield tree_map(lambda x: fresh[id(x)] if isinstance(x, torch.Tensor) else x, tree)
+    finally:
+        objects.put_back()

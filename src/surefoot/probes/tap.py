@@ -1,0 +1,246 @@
+"""The entry tap: keeps of the step under way what a replay needs.
+
+That is references to the inputs of the modules that the script calls, the state of torch's random
+numbers, and the gradient that arrived at their outputs. It runs at every step, so the usual call,
+one tensor in and one out, takes a way of its own through it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from surefoot.kernels.layout import flatten
+from surefoot.probes.casting import Casting, any_autocast
+from surefoot.probes.entry import Entry, Output, versions_of
+from surefoot.probes.habits import Habits, Past, sources_in
+from surefoot.probes.safely import OfSurefoot
+from surefoot.probes.trees import tensors_of
+from surefoot.signals.criterion import mark
+
+MOST = 8  # calls of entry modules kept in one step (micro-batches)
+
+_compiling = torch.compiler.is_compiling
+_transformed = torch._C._functorch.maybe_current_level  # inside torch.func's transforms
+_random_state = torch.default_generator.get_state
+_tensor = torch.Tensor
+
+
+class EntryTap:
+    """Keeps the current step's entries; `clear` after each optimizer step.
+
+    marking: whether outputs are marked for `signals.criterion`; keeping: whether they are kept too;
+    comparing: kept as well, because a replay could compare nothing else; overflowed: whether there
+    were more calls than are kept; failure: what made it stop.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self.marking = self.keeping = self.comparing = self.overflowed = False
+        self.entries: list[Entry] = []
+        self.failure: Exception | None = None
+        self.types: tuple[str, ...] = ("cpu",)
+        self.none = Casting.now(self.types).none()
+        self.pending: Entry | None = None
+        self.open = True  # whether the next call may be kept
+        self._inner = 0  # calls of the pending call's module by itself
+        self._paused = False
+        self._marked = 0
+        self._handles: list[Any] = []
+        for module in modules:
+            habits = Habits()
+            enter, leave = _Enter(self, habits), _Leave(self, habits)
+            self._handles += [
+                module.register_forward_pre_hook(enter, with_kwargs=True),
+                # Always called: after a forward that raised, its entry is not the one under way.
+                module.register_forward_hook(leave, always_call=True),
+            ]
+
+    @property
+    def paused(self) -> bool:
+        """Whether calls are ignored for now."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._paused = paused
+        self.reopen()
+
+    @property
+    def inputs(self) -> list[torch.Tensor]:
+        """The floating-point tensors that went in, of a memory that can be read as it lies."""
+        used = [e for e in self.entries if e.received] or self.entries
+        leaves = [t for e in used for t in tensors_of((e.args, e.kwargs))]
+        return [_plain(t) for t in leaves if t.is_floating_point() and _has_data(t)]
+
+    def remove(self) -> None:
+        """Take the hooks away and forget everything."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.clear()
+        self.open = False
+
+    def mark(self) -> None:
+        """Note that what was kept so far belongs to a step that has been taken."""
+        self._marked = len(self.entries)
+
+    def clear(self, marked: bool = False) -> None:
+        """Forget the step's entries, so that its tensors can be freed; or only the marked ones."""
+        end = self._marked if marked else len(self.entries)
+        for entry in self.entries[:end]:
+            entry.forget()
+        del self.entries[:end]
+        self._marked = 0
+        self.pending, self._inner = None, 0
+        self.overflowed = False
+        self.reopen()
+
+    # -- the hooks' side ------------------------------------------------------------------------
+
+    def reopen(self) -> None:
+        """After a call: whether the next one may be kept."""
+        idle = self.pending is None and not self._paused and self.failure is None
+        self.open = idle and len(self.entries) < MOST
+
+    def turn_away(self, module: nn.Module) -> bool:
+        """A call that comes while the tap is closed; whether it can be kept all the same."""
+        if self.pending is not None:
+            self._inner += self.pending.module is module
+        elif not self._paused and self.failure is None and torch.is_grad_enabled():
+            self._evict()
+            self.overflowed = self.overflowed or not self.open
+        return self.open
+
+    def _evict(self) -> None:
+        """Drop the entries that nobody else refers to: their outputs are gone, without gradient."""
+        kept = [e.received or sys.getrefcount(e) > 3 for e in self.entries]  # list, loop, argument
+        self._marked = sum(map(bool, kept[: self._marked]))
+        self.entries[:] = [e for e, k in zip(self.entries, kept, strict=True) if k]
+        self.reopen()
+
+    def leaves(self, module: nn.Module) -> bool:
+        """Whether the pending call ends with this one of `module`."""
+        if self.pending is None or self.pending.module is not module:
+            return False
+        if self._inner:
+            self._inner -= 1
+            return False
+        return True
+
+    def know(self, devices: list[torch.device]) -> None:
+        """Take account of the types of these devices."""
+        if types := {d.type for d in devices} - set(self.types):
+            self.types = (*self.types, *sorted(types))
+            self.none = Casting.now(self.types).none()
+
+    def stop(self, error: Exception) -> None:
+        """Something failed in a hook: no more calls are kept, and the step's are forgotten."""
+        self.failure = error
+        self.remove()
+
+
+class _Enter(OfSurefoot):
+    __slots__ = ("_habits", "_tap")
+
+    def __init__(self, tap: EntryTap, habits: Habits) -> None:
+        self._tap, self._habits = tap, habits
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if _compiling():
+            return
+        tap = self._tap
+        if not (tap.open or tap.turn_away(module)) or not torch.is_grad_enabled():
+            return
+        try:
+            if _transformed() is not None:
+                return
+            usual = self._habits.plain and not kwargs and all(type(x) is _tensor for x in args)
+            tap.pending = Entry(
+                module,
+                args,
+                kwargs,
+                versions_of(args, kwargs),
+                _random_state(),
+                Casting.now(tap.types) if any_autocast() else tap.none,
+                module.training,
+                None if usual else self._found(module, args, kwargs),
+            )
+            tap.open = False
+        except Exception as error:
+            tap.stop(error)
+
+    def _found(self, module: nn.Module, args: Any, kwargs: Any) -> Past | None:
+        past = None if self._habits.plain else self._habits.before(module)
+        given = sources_in(tree_leaves((args, kwargs)))
+        if given:
+            past = past or Past()
+            past.given = given
+        return past
+
+
+class _Leave(OfSurefoot):
+    __slots__ = ("_habits", "_tap")
+
+    def __init__(self, tap: EntryTap, habits: Habits) -> None:
+        self._tap, self._habits = tap, habits
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if _compiling():
+            return
+        tap = self._tap
+        if tap.pending is None or not tap.leaves(module):
+            return
+        try:
+            entry, tap.pending = tap.pending, None
+            if not self._habits.plain and entry.past is not None:
+                self._habits.after(module, entry.past)
+                tap.know(self._habits.devices)
+            if output is not None:  # the forward raised, or has nothing to give
+                tap.entries.append(entry)
+                self._follow(entry, output)
+            tap.open = len(tap.entries) < MOST
+        except Exception as error:
+            tap.stop(error)
+
+    def _follow(self, entry: Entry, output: Any) -> None:
+        """Wait for the gradients of the outputs."""
+        tap = self._tap
+        seen: set[int] = set()
+        for i, tensor in enumerate((output,) if type(output) is _tensor else tensors_of(output)):
+            if not tensor.requires_grad or id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            out = Output(entry, i)
+            _listen(tensor, out)
+            if tap.marking:
+                mark(tensor, id(tap), out)
+            if tap.keeping or tap.comparing:
+                entry.outputs[i] = tensor.detach()
+
+
+def _listen(tensor: torch.Tensor, out: Output) -> None:
+    """As `Tensor.register_hook` does it, without the handle: making that is most of its cost."""
+    node = tensor.grad_fn
+    if type(tensor) is not _tensor or node is None:
+        tensor.register_hook(out)
+        return
+    if tensor._backward_hooks is None:
+        tensor._backward_hooks = OrderedDict()
+        node._register_hook_dict(tensor)  # type: ignore[attr-defined]
+    tensor._backward_hooks[out] = out  # type: ignore[index]
+
+
+def _has_data(tensor: torch.Tensor) -> bool:
+    return not (tensor.is_meta or tensor.is_nested)
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself if its memory can be read as it lies, else a copy that can."""
+    if tensor.layout is torch.strided and tensor.is_contiguous():
+        return tensor
+    return flatten(tensor)[0]  # pyrefly: ignore[bad-return]
