@@ -101,6 +101,7 @@ INLINE void set_mode(fpmode m) { (void)m; }
 #endif
 
 #include "native_exchange.c"
+#include "native_magnitudes.c"
 
 typedef void (*scanner)(enum kind, int, const char *, int64_t, struct total *);
 typedef uint64_t (*reader)(const char *, int64_t);
