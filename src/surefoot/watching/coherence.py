@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 
+from surefoot.attach.distributed import alone
 from surefoot.probes.entry import Entry
 from surefoot.probes.shattering import Shattering, shattering
+from surefoot.probes.silence import Silence, refusal
 from surefoot.probes.tap import EntryTap
 from surefoot.watching.ledger import Ledger
 
@@ -56,7 +59,8 @@ class Coherence:
         begin = time.perf_counter()
         tap.paused = True
         try:
-            seen = _probe(entry, self._along)
+            with nullcontext() if alone() else Silence():
+                seen = _probe(entry, self._along)
         except Exception:  # the user's forward may refuse to run again: it is not asked any more
             seen, self._next = None, _NEVER
         finally:
@@ -74,6 +78,8 @@ def _largest(tap: EntryTap) -> Entry | None:
     sizes = [sum(p.numel() for p in e.module.parameters()) for e in used]
     entry = used[sizes.index(max(sizes))]
     floating = any(isinstance(x, torch.Tensor) and x.is_floating_point() for x in entry.args)
+    if not alone() and refusal(entry.module.modules()):
+        return None
     return entry if floating or max(sizes) <= _LARGEST else None
 
 

@@ -17,10 +17,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from surefoot.attach.distributed import alone
 from surefoot.layers import LayerTable
 from surefoot.probes.examine import Suspect, examine
 from surefoot.probes.limits import Limits
 from surefoot.probes.replay import replay
+from surefoot.probes.samples import outliers
+from surefoot.probes.silence import Silence, refusal
 from surefoot.probes.tap import EntryTap
 from surefoot.probes.trial import Batch, Kept, Refused
 from surefoot.signals.criterion import Criterion, Unreadable, criterion
@@ -69,13 +72,8 @@ class Rise:
         return lost and self._best < 0.7 * self._first
 
 
-_TOGETHER = "several processes train together: a forward of one alone could wait for the others"
-
-
-def alone() -> bool:
-    """Whether this process trains by itself."""
-    group = torch.distributed
-    return not (group.is_available() and group.is_initialized() and group.get_world_size() > 1)
+_COMPARED = {True: "exact", False: "not bit-identical", None: "made, and not compared"}
+_TOGETHER = "several processes train together: their step is not this one's alone to try again"
 
 
 def replay_in_words(
@@ -87,14 +85,21 @@ def replay_in_words(
     search: bool,
     criteria: list[Criterion],
 ) -> tuple[str, Flow | None]:
-    """Replay a step; what came of it in words, and the flow if there is one."""
+    """Replay a step; what came of it in words, and the flow if there is one.
+
+    Of several processes this one's own part: the gradients that the optimizer sees are made of
+    others' as well, so that they are not compared (see `replay`).
+    """
     if tap.overflowed:
         return "more model calls in one step than are kept", None
-    if not alone():
-        return _TOGETHER, None
+    together = not alone()
+    if together and (reason := refusal(modules)):
+        return f"refused: {reason}", None
     tap.paused = True
     try:
-        result = replay(step, tap.entries, table, modules, own, search, criteria)
+        with Silence() if together else contextlib.nullcontext():
+            compared = None if together else own
+            result = replay(step, tap.entries, table, modules, compared, search, criteria)
     except Exception as error:  # the user's forward may refuse to run again
         words = (str(error).splitlines() or [""])[0]
         return f"refused: {type(error).__name__}: {words[:120]}", None
@@ -102,7 +107,7 @@ def replay_in_words(
         tap.paused = False
     if isinstance(result, str):
         return result, None
-    return "exact" if result.exact else "not bit-identical", result.flow
+    return _COMPARED[result.exact], result.flow
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -127,6 +132,7 @@ class Forensics:
     rise: Rise = field(default_factory=Rise)
     spent: float = 0.0
     began: float = field(default_factory=time.perf_counter)
+    _together: bool = False  # with other processes, as of late
     _criteria: list[Criterion] = field(default_factory=list)
     _unread: str = ""
     _missed: int = 0
@@ -165,6 +171,9 @@ class Forensics:
         """Get ready for a step: the first 8, then 16, 32, 64 ... are kept for comparison."""
         self.fresh()
         tap.marking = self.active
+        if not step & (step - 1):  # a world is seldom founded in the middle of a training
+            self._together = not alone()
+        tap.comparing = self._together
         tap.keeping = tap.marking and (step < _EARLY or not step & (step - 1))
         if step > _EARLY:
             self._then.clear()
@@ -303,6 +312,8 @@ class Forensics:
             tap.paused = True
             self._examine(pending, modules, places, step_seconds)
             tap.paused = False
+        elif not alone():
+            self._look(pending)
         self._name(pending.batch, inquiry, indices)
         inquiry.seconds = pending.seconds + time.perf_counter() - begin
         self.spent += inquiry.seconds
@@ -329,6 +340,14 @@ class Forensics:
                 inquiry.step, inquiry.why = batch.step - 1, "before the rise"
                 suspect = Suspect(other, self._then, pending.before, {}, batch, affordable)
             examine(suspect, modules, inquiry)
+
+    def _look(self, pending: _Pending) -> None:
+        """What can be told without a pass: whose input stands out."""
+        try:
+            with Silence():
+                outliers(pending.batch, pending.inquiry)
+        except Exception:  # inputs of a kind that cannot be measured
+            _LOG.debug("the samples of a step could not be looked at", exc_info=True)
 
     def _name(
         self,

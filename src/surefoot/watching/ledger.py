@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -103,6 +104,14 @@ class Ledger:
             self.alarms.append(event)
         if self._sink is not None and seen <= _MAX_EVENTS:
             self._sink.event(self._index, event)
+
+    def ranks(self, step: int, kind: str, told: list[dict[str, Any]]) -> None:
+        """Add to an alarm what each rank has told of its own part in it."""
+        for i, event in enumerate(self.alarms):
+            if event.step == step and event.detail["kind"] == kind:
+                self.alarms[i] = replace(event, detail={**event.detail, "ranks": told})
+        if self._sink is not None:
+            self._sink.event(self._index, Event(step, "ranks", {"kind": kind, "ranks": told}))
 
     def inquiry(self, inquiry: Inquiry) -> None:
         """Keep what came of trying a suspect step again; there are few."""

@@ -79,7 +79,7 @@ class Taps:
         if self.entry is None or entries != self._roots:
             if self.entry is not None:
                 self.entry.remove()
-            self.entry = EntryTap([modules[i] for i in entries])
+            self.entry = EntryTap([_inner(modules[i]) for i in entries])
 
     # -- sampled steps --------------------------------------------------------------------------
 
@@ -102,3 +102,9 @@ class Taps:
             if part is not None:
                 part.remove()
         self._flow = self.entry = self._block = None
+
+
+def _inner(module: nn.Module) -> nn.Module:
+    """The module itself where it is wrapped on its own: the wrapper would communicate again."""
+    wrapped = isinstance(module, nn.parallel.DistributedDataParallel)
+    return module.module if wrapped else module

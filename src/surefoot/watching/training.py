@@ -31,6 +31,7 @@ from surefoot.watching.coherence import Coherence
 from surefoot.watching.forensics import Forensics
 from surefoot.watching.ledger import Ledger, Sink
 from surefoot.watching.places import Places
+from surefoot.watching.ranks import Ranks
 from surefoot.watching.scaling import Scaling
 from surefoot.watching.schedule import milestone
 from surefoot.watching.taps import Taps
@@ -68,7 +69,7 @@ class Training:
         self._allocate(count)
         # What is known so far; `case` hands it out as Facts.
         self.step, self.driver, self.ended = 0, Driver(), "running"
-        self.carried, self.scaling = Carried(), Scaling()
+        self.carried, self.scaling, self.ranks = Carried(), Scaling(), Ranks(index)
         self._complete = 0  # steps in which every parameter had a gradient
         self._present = np.zeros(count, np.int64)  # and of the other steps, those of each
         self._nonfinite_loss: int | None = None
@@ -259,6 +260,7 @@ class Training:
             with self.budget.charged():
                 detail["replay"] = self._replay(own, search=kind != "spike")
         self.ledger.alarm(self.step, kind, detail)
+        self.ranks.alarmed(kind, same + 1)
         if not self.scaling.now:
             self._suspect(kind, tripped)
 
@@ -309,6 +311,8 @@ class Training:
             self.budget.spent += sampled[0]
             self.ledger.put(self.step, "block_scale", sampled[1])
         self.ledger.commit(self.step)
+        if self.ranks.busy:
+            self.ranks.exchange(self.step, self.case, self.ledger)
         if self.taps.entry is not None:
             typical = self.budget.typical
             self.budget.spent += self._coherence.look(self.step, loss, self.taps.entry, typical)
@@ -338,6 +342,8 @@ class Training:
         try:
             if self._turns.stepped:
                 self._commit()
+            if ended != "unwatched":
+                self.ranks.finish(self.ledger)
         finally:
             if self.ended == "running":
                 self.ended = ended

@@ -10,7 +10,8 @@ batch's own scale, and its loss before the update, against the steps before: a b
 if one of these two stands out. The step tried again on copies: the gradient of this batch against
 that of another batch at the very same weights, which clears the batch where the other's is as
 large, and which samples hold it, by their place in the batch and in the data set. Where that could
-not be tried, the jump must come out of a calm.
+not be tried, the jump must come out of a calm. Of several ranks each compares its own batch with
+its own earlier ones; those that stand out are named, unless all do.
 
 **Remedies.** Look at the batch; skip outlying steps or clip. A lower learning rate makes the rest
 of the run worse and does not help.
@@ -49,6 +50,13 @@ from surefoot.diagnosis.forensics import (
 )
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.pace import pace
+from surefoot.diagnosis.ranks import (
+    Local,
+    in_words,
+    locals_of,
+    multiples_in_words,
+    standing_out,
+)
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.record.data import Event
@@ -79,26 +87,34 @@ def judge(case: Case) -> Iterator[Finding]:
 @dataclass(frozen=True, slots=True)
 class _Blamed:
     """A spike whose batch is to blame. scale, loss: as multiples of what was usual before it;
-    inquiry: what came of trying the step again; proven: whether that settled it."""
+    inquiry: what came of trying the step again; proven: whether that settled it; ranks: those whose
+    batch it is, of all in `told`."""
 
     alarm: Event
     scale: float
     loss: float
     inquiry: Inquiry | None
     proven: bool
+    ranks: list[Local]
+    told: list[Local]
 
 
 def _blamed(case: Case, alarm: Event) -> Iterator[_Blamed]:
     """The alarm, if its batch is to blame."""
     scale, loss = standing(case, alarm.step)
     inquiry = tried(case, alarm.step)
+    told = locals_of(alarm)
+    ranks = standing_out(told, lambda one: one.scale >= _INPUT or one.loss >= _LOSS)
+    if ranks:
+        worst = max(ranks, key=lambda one: max(one.scale / _INPUT, one.loss / _LOSS))
+        scale, loss, inquiry = worst.scale, worst.loss, worst.inquiry
     guilty = batch_to_blame(inquiry)
     if guilty is None and in_the_wake(case, alarm.step) and not _out_of_the_blue(case, alarm, loss):
         return  # not tried, right after a step that was proved to be too long
     if guilty is None and _after_a_leap(case, alarm.step):
         return
     if (scale >= _INPUT or loss >= _LOSS) and guilty is not False:
-        yield _Blamed(alarm, scale, loss, inquiry, guilty is True)
+        yield _Blamed(alarm, scale, loss, inquiry, guilty is True, ranks, told)
 
 
 def _finding(case: Case, blamed: list[_Blamed], severity: Severity) -> Finding:
@@ -115,18 +131,34 @@ def _finding(case: Case, blamed: list[_Blamed], severity: Severity) -> Finding:
         last_step=blamed[-1].alarm.step,
         confidence=0.97 if first.proven else 0.95 if first.scale >= _INPUT else 0.75,
         sentence=(
-            f"The batch of step {at}{more} makes gradients {factor:.3g}x as large as usual in "
-            f"{alarm.detail['count']} parameters: {_because(first)}; {outcome(case).words()}."
+            f"The batch of step {at}{_whose(first)}{more} makes gradients {factor:.3g}x as large "
+            f"as usual in {alarm.detail['count']} parameters: {_because(first)}; "
+            f"{outcome(case).words()}."
         ),
         evidence=(
             Evidence("largest gradient jump over its median", factor, "< 8", at),
             Evidence("robust deviations (z)", float(alarm.detail["z"]), "< 5", at),
             Evidence("input scale over its median", first.scale, f"< {_INPUT:g}", at),
             Evidence("loss over its median", first.loss, f"< {_LOSS:g}", at),
+            *_rank_rows(first),
             *(batch_rows(inquiry) if inquiry is not None else ()),
         ),
         remedies=(prescriptions.SKIP_OUTLIER, prescriptions.CLIP),
     )
+
+
+def _whose(blamed: _Blamed) -> str:
+    return f" on {in_words(blamed.ranks)}" if blamed.ranks else ""
+
+
+def _rank_rows(blamed: _Blamed) -> tuple[Evidence, ...]:
+    """Each rank's batch beside those of the others."""
+    if not blamed.ranks:
+        return ()
+    of, limit = ("scale", _INPUT) if blamed.scale >= _INPUT else ("loss", _LOSS)
+    name = f"{'input scale' if of == 'scale' else 'loss'} over its median on each rank"
+    words = multiples_in_words(blamed.told, of)
+    return (Evidence(name, words, f"< {limit:g}", blamed.alarm.step),)
 
 
 def _because(blamed: _Blamed) -> str:

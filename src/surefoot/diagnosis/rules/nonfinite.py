@@ -10,7 +10,8 @@ dtype.
 **Evidence.** The failing step run again with every operation watched: the first one that made a
 non-finite value out of finite ones, its module, the range of what went into it, and whether the
 same operation in float64 stays finite. Where the weights were not finite before the step began,
-the optimizer made them so, and its own step is looked at.
+the optimizer made them so, and its own step is looked at. Of several ranks each looks at its own
+part of the step; those are named on which such a value was made, unless it was made on all.
 
 **Remedies.** Skip the step; mask or clamp the operation; compute it in float32. No clipping
 survives a NaN.
@@ -37,6 +38,7 @@ from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.forensics import lost_rows, tried
 from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.ranks import Local, in_words, locals_of, standing_out
 from surefoot.diagnosis.rule import Rule
 from surefoot.diagnosis.rules.bad_batch import standing
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
@@ -55,12 +57,16 @@ def judge(case: Case) -> Iterator[Finding]:
     step = alarm.step if alarm is not None else case.facts.nonfinite_loss
     if step is None:
         return
-    flow = next((f for f in case.flows if f.step == step and f.origin), None)
-    loss = next((f.loss for f in case.flows if f.step == step and f.loss), {})
-    if not loss and step == case.facts.nonfinite_loss:
-        loss = case.lost
-    origin = flow.origin if flow else _between(case, step)
-    cause, layer, why, evidence = explain(case, step, origin, loss)
+    origin, loss = seen(case, step)
+    told = locals_of(alarm)
+    guilty = standing_out(told, lambda one: one.lost)
+    if guilty:
+        origin, loss = guilty[0].origin, guilty[0].anatomy
+    cause, layer, why, evidence = explain(case, step, origin, loss, guilty[0] if guilty else None)
+    if guilty:
+        why = f"only on {in_words(guilty)} of {len(told)}, where {why}"
+        row = Evidence("ranks whose own step was not finite", in_words(guilty), "none", step)
+        evidence.insert(0, row)
     names = [case.layers.parameters[i].name for i in _hit(case, alarm)]
     result = outcome(case)
     evidence.append(
@@ -88,6 +94,15 @@ def judge(case: Case) -> Iterator[Finding]:
     )
 
 
+def seen(case: Case, step: int) -> tuple[dict[str, Any] | None, Mapping[str, Any]]:
+    """(origin, loss) of a step, as far as they were seen: where the first such value was made."""
+    flow = next((f for f in case.flows if f.step == step and f.origin), None)
+    loss: Mapping[str, Any] = next((f.loss for f in case.flows if f.step == step and f.loss), {})
+    if not loss and step == case.facts.nonfinite_loss:
+        loss = case.lost
+    return (flow.origin if flow else _between(case, step)), loss
+
+
 def _severity(case: Case, reached: bool) -> Severity:
     """`reached`: non-finite gradients came to the optimizer, and were not skipped by the script."""
     result = outcome(case)
@@ -102,13 +117,18 @@ def _hit(case: Case, alarm: Any) -> list[int]:
 
 
 def explain(
-    case: Case, step: int, origin: dict[str, Any] | None, loss: Mapping[str, Any]
+    case: Case,
+    step: int,
+    origin: dict[str, Any] | None,
+    loss: Mapping[str, Any],
+    local: Local | None = None,
 ) -> tuple[Cause, str | None, str, list[Evidence]]:
-    """(cause, layer, clause, evidence) from the replay's origin and the loss's anatomy."""
-    inputs = case.get("input")
-    at = np.flatnonzero(inputs.steps >= step)
-    if len(at) and inputs.high[at[0], 2] > 0:
-        count = int(inputs.high[at[0], 2])
+    """(cause, layer, clause, evidence) from the replay's origin and the loss's anatomy.
+
+    local: of the rank that these are of, where it is not this one.
+    """
+    count = local.bad if local is not None else bad_inputs(case, step)
+    if count:
         row = [Evidence("non-finite values in the batch", count, "0", step)]
         return Cause.NONFINITE_INPUT, None, f"the batch itself holds {count} of them", row
     if loss.get("target_nonfinite"):
@@ -119,7 +139,7 @@ def explain(
             "the targets or loss weights of the batch hold them",
             row,
         )
-    scale, _ = standing(case, step)
+    scale = local.scale if local is not None else standing(case, step)[0]
     if scale >= _STANDS_OUT:
         row = [Evidence("input scale over its median", scale, "< 5", step)]
         return Cause.BAD_BATCH, None, f"the batch's input is {scale:.3g}x the usual scale", row
@@ -142,6 +162,13 @@ def explain(
     if origin["where"] == "weights":
         return _weights(case, step, origin)
     return _operation(case, step, origin)
+
+
+def bad_inputs(case: Case, step: int) -> int:
+    """How many values of the step's batch are not finite."""
+    inputs = case.get("input")
+    at = np.flatnonzero(inputs.steps >= step)
+    return int(inputs.high[at[0], 2]) if len(at) and inputs.high[at[0], 2] > 0 else 0
 
 
 def _between(case: Case, step: int) -> dict[str, Any] | None:
