@@ -19,6 +19,7 @@ SOURCE = ROOT / "src" / "surefoot"
 FLOORS = {
     "cli": 8,
     "__main__": 9,
+    "benchmark": 6,
     "checking": 6,
     "run": 7,
     "__init__": 7,  # `import surefoot`: the public names
@@ -43,7 +44,7 @@ FLOORS = {
     "version": 1,
 }
 # The few imports along a floor: (importing room, imported room).
-SIDEWAYS = {("record", "signals"), ("checking", "watching")}
+SIDEWAYS = {("record", "signals"), ("checking", "watching"), ("benchmark", "watching")}
 
 # Never a part of the core; an integration imports its own inside a function.
 FORBIDDEN = {
@@ -102,6 +103,7 @@ COMMANDS = {
         "script",
     },
     "check": {"--fail-on", "--ignore", "--json", "--output", "--quiet", "-o", "target"},
+    "benchmark": {"--json", "--seconds", "target"},
     "report": {"--output", "-o", "run"},
     "explain": {"rule"},
 }

@@ -69,6 +69,7 @@ class TestWords:
                 "--quiet", "--runs", "-m", "arguments", "script",
             ],
             "check": ["--fail-on", "--ignore", "--json", "--quiet", "-o", "target"],
+            "benchmark": ["--json", "--seconds", "target"],
             "report": ["-o", "run"],
             "explain": ["rule"],
         }  # fmt: skip

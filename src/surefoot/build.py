@@ -217,6 +217,11 @@ def load(target: str) -> Build:
 
     Raises BuildError for a slip, BuildFailed where the project's own code raises.
     """
+    return maker(target)()
+
+
+def maker(target: str) -> Callable[[], Build]:
+    """What makes a new build at each call, found as by `load`; it and the call raise as that."""
     place, _, name = target.rpartition(":")
     if not place or not name:
         raise BuildError(
@@ -241,11 +246,15 @@ def load(target: str) -> Build:
         ) from None
     except ValueError:
         pass  # a callable without a signature
-    try:
-        made = function()
-    except Exception as error:
-        raise BuildFailed(target) from error
-    return from_parts(made)
+
+    def make() -> Build:
+        try:
+            made = function()
+        except Exception as error:
+            raise BuildFailed(target) from error
+        return from_parts(made)
+
+    return make
 
 
 def from_parts(made: Any) -> Build:

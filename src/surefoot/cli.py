@@ -8,6 +8,8 @@ around it, nor have its exceptions handled by click.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -186,22 +188,11 @@ def check_command(
     and optionally optimizer. Nothing is trained and nothing is changed.
     """
     _check_rules(ignore)
-    try:
-        from surefoot.build import BuildError, BuildFailed, load
+    with _building():
+        from surefoot.build import load
         from surefoot.checking import examine
-    except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"expected {error.name}, found none in {sys.executable}: install torch there, or run "
-            "surefoot from the environment that your training uses"
-        ) from None
 
-    try:
         result, data = examine(load(target), ignore)
-    except BuildError as error:
-        raise _NoProgram(str(error)) from None
-    except BuildFailed as error:
-        _show(error.__cause__)
-        raise click.ClickException(f"{error} failed; the check needs what it returns") from None
     if output is not None:
         _save_report(data, output)
     if json is not None:
@@ -215,6 +206,63 @@ def check_command(
     worst, limit = result.worst(), Severity(fail_on) if fail_on else None
     if worst is not None and limit is not None and worst.rank >= limit.rank:
         click.get_current_context().exit(FAILED)
+
+
+@cli.command("benchmark")
+@click.argument("target", metavar="[MODULE:FUNCTION]", required=False)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="How long to measure; more makes the error smaller.",
+)
+@click.option(
+    "--json",
+    "json",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write what was measured as JSON; - is standard output.",
+)
+def benchmark_command(target: str | None, seconds: float, json: Path | None) -> None:
+    """Measure what watching costs on this machine: the time of a step with and without it.
+
+    MODULE:FUNCTION is as for `surefoot check`; without one, two small trainings are measured.
+    """
+    with _building():
+        from surefoot.benchmark import Unmeasured, benchmark, dumps, print_costs
+
+        if sys.stderr.isatty():
+            click.echo(f"measuring for about {seconds:g} s", err=True)
+        try:
+            costs = benchmark(target, seconds)
+        except Unmeasured as error:
+            raise click.ClickException(str(error)) from None
+    if json is not None:
+        _save_json(json, dumps(costs))
+    if str(json) != "-":
+        from rich.console import Console
+
+        print_costs(costs, console=Console())
+
+
+@contextmanager
+def _building() -> Iterator[None]:
+    """What can go wrong with a build, in words."""
+    try:
+        from surefoot.build import BuildError, BuildFailed
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"expected {error.name}, found none in {sys.executable}: install torch there, or run "
+            "surefoot from the environment that your training uses"
+        ) from None
+    try:
+        yield
+    except BuildError as error:
+        raise _NoProgram(str(error)) from None
+    except BuildFailed as error:
+        _show(error.__cause__)
+        raise click.ClickException(f"{error} failed, as shown above") from None
 
 
 def _show(error: BaseException | None) -> None:

@@ -75,7 +75,7 @@ class Session:
         self._heard = False  # the step under way was measured in its closure
         self._process = Fork()
         self._running = False
-        self._next_diagnosis = 0.0
+        self._next_diagnosis = self._paused = 0.0
         self._error: str | None = None
 
     # -- life -----------------------------------------------------------------------------------
@@ -93,6 +93,17 @@ class Session:
         except Exception as error:
             self._patches.remove()
             self.failed(error)
+
+    def pause(self) -> None:
+        """Hear nothing until `resume`: something else than what is watched runs meanwhile."""
+        self._patches.remove()
+        self._paused = time.perf_counter()
+
+    def resume(self) -> None:
+        """Listen again; the time since `pause` is not that of the trainings."""
+        for training in self.trainings:
+            training.budget.set_aside(time.perf_counter() - self._paused)
+        self._patches.install()
 
     def stop(self, ended: str | None = None) -> None:
         """Remove every hook and close the record; idempotent, never raises."""
