@@ -160,7 +160,12 @@ class OriginMode(TorchFunctionMode):
 
 
 def _all_finite(tensors: Any) -> bool:
-    return all(bool(torch.isfinite(t).all()) for t in tensors if t is not None)
+    return all(bool(torch.isfinite(stored(t)).all()) for t in tensors if t is not None)
+
+
+def stored(tensor: torch.Tensor) -> torch.Tensor:
+    """The values that there are, as the gradient of an embedding may hold a few rows only."""
+    return tensor._values() if tensor.is_sparse else tensor
 
 
 def _state(tensor: torch.Tensor) -> tuple[bool, bool, float, float]:

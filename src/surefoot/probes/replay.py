@@ -24,7 +24,7 @@ from surefoot.probes.entry import Entry, call_again
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.likeness import common_factor
 from surefoot.probes.loss_origin import in_the_loss
-from surefoot.probes.origin import Origin, OriginMode
+from surefoot.probes.origin import Origin, OriginMode, stored
 from surefoot.probes.safely import raise_failure
 from surefoot.probes.statistics import float_tensors
 from surefoot.signals.criterion import Criterion
@@ -33,8 +33,8 @@ from surefoot.signals.flow import Flow
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a replay gave: the flow, and whether it is the step bit for bit, in its gradients or,
-    where those could not be compared, in its outputs; None where there were neither.
+    """What a replay gave: the flow, and whether it is the step bit for bit, in its gradients or, of
+    several processes, in its outputs; None where there was nothing to compare it with.
 
     factor: one number that the step's were multiplied by before they were compared, as clipping and
     GradScaler do. gradients: id(parameter) -> what was found, before any hook of the script's.
@@ -105,7 +105,7 @@ def _attempt(
         mode = OriginMode(partial(_open_layer, probe)) if search else None
         strangers = own is not None and not own.keys() <= aliases.keys()
         again = _Again(used, aliases, mode, strangers)
-        probe.install()
+        probe.install(set_aside=True)
         try:
             with one_cache() if shared else contextlib.nullcontext():
                 again.run()
@@ -118,20 +118,24 @@ def _attempt(
     flow.origin = origin.to_json() if origin is not None else None
     if own is None:
         return Replay(flow, _same_outputs(used, again.values), gradients=again.found)
-    factor = _likeness(again.found, own, aliases)
-    return Replay(flow, factor is not None, 1.0 if factor is None else factor, again.found)
+    return Replay(flow, *_likeness(again.found, own, aliases), again.found)
 
 
 def _likeness(
     found: Mapping[int, torch.Tensor], own: Mapping[int, torch.Tensor], known: Mapping[int, Any]
-) -> float | None:
-    """What the step's own gradients were multiplied by; None if they are others."""
+) -> tuple[bool | None, float]:
+    """Whether the step's own gradients are these, and what they were multiplied by; None where
+    there is nothing left of them, as after clipping by a norm that is NaN."""
     # Another optimizer may hold the rest of the model's parameters: only those in both compare.
     shared = [k for k in found if k in own]
-    unfed = [g for k, g in own.items() if k in known and k not in found]
-    if not shared or any(bool((g.coalesce().values() if g.is_sparse else g).any()) for g in unfed):
-        return None
-    return common_factor([found[k] for k in shared], [own[k] for k in shared])
+    unfed = [stored(g) for k, g in own.items() if k in known and k not in found]
+    if not shared or any(bool(g.any()) for g in unfed):
+        return False, 1.0
+    factor = common_factor([found[k] for k in shared], [own[k] for k in shared])
+    if factor is not None:
+        return True, factor
+    lost = all(bool(torch.isnan(stored(own[k])).all()) for k in shared)
+    return (None if lost else False), 1.0
 
 
 def _same_outputs(
