@@ -20,18 +20,21 @@ from surefoot.kernels.exchange import Locate
 from surefoot.kernels.layout import PLAIN_TYPES, is_dense
 
 KINDS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+ITEM_BYTES = np.array([dtype.itemsize for dtype in KINDS])
 MISSING = -1  # the kind whose row is NaN
 
 
 class Addresses:
     """Room for `capacity` tensors; more make it grow.
 
-    counts, kinds: elements and, as KINDS numbers them, dtype of each. arguments: pointers to the
-    three arrays.
+    counts, kinds: elements and, as KINDS numbers them, dtype of each; bytes: what they hold
+    together. arguments: pointers to the three arrays.
     """
 
     def __init__(self, capacity: int, locate: Locate | None) -> None:
         self._locate = locate
+        self._bytes = ctypes.c_int64()
+        self._at_bytes = ctypes.addressof(self._bytes)
         self._resize(max(capacity, 1))
 
     def _resize(self, capacity: int) -> None:
@@ -53,11 +56,21 @@ class Addresses:
         self._dtypes: list[torch.dtype] = []
         self._gaps = False
 
+    @property
+    def bytes(self) -> int:
+        """What the described tensors hold together."""
+        return self._bytes.value
+
+    def places(self, count: int) -> np.ndarray:
+        """The addresses of the first tensors; of one that is not there, anything."""
+        return np.frombuffer(self._addresses, np.uint64, count)
+
     def clear(self, count: int) -> None:
         """Make room for so many tensors, of which none is there."""
         if count > self._capacity:
             self._resize(count)
         self._forget()
+        self._bytes.value = 0
         self.kinds[:] = MISSING
 
     def put(self, row: int, flat: torch.Tensor) -> None:
@@ -65,6 +78,7 @@ class Addresses:
         self._addresses[row] = flat.data_ptr()
         self.counts[row] = flat.numel()
         self.kinds[row] = KINDS[flat.dtype]
+        self._bytes.value += flat.nbytes
 
     def describe(self, tensors: Sequence[torch.Tensor | None]) -> bool:
         """Fill the arrays if every tensor can be read as it lies; False otherwise."""
@@ -84,7 +98,7 @@ class Addresses:
     def _ask_all(self, tensors: Sequence[torch.Tensor | None], locate: Locate) -> bool:
         listed = tensors if type(tensors) is list else list(tensors)
         try:
-            singles = locate(listed, len(listed), *self.arguments)
+            singles = locate(listed, len(listed), *self.arguments, self._at_bytes)
         except Exception:  # no memory of its own: sparse, opaque
             return False
         if singles <= 0:
@@ -126,4 +140,6 @@ class Addresses:
         self.kinds[:] = MISSING
         self.kinds[there] = [KINDS[dtype] for dtype in dtypes]
         self.counts[there] = sizes
+        held = zip(sizes, dtypes, strict=True)
+        self._bytes.value = sum(size * dtype.itemsize for size, dtype in held)
         self._types, self._sizes, self._dtypes = types, sizes, dtypes

@@ -16,8 +16,8 @@ import torch
 _MAJOR = 1
 _CAPSULE = b"dlpack_exchange_api"
 
-# (list of tensors, how many, addresses, counts, kinds) -> tensors of one element, or -1
-Locate = Callable[[list[torch.Tensor | None], int, int, int, int], int]
+# (list of tensors, how many, addresses, counts, kinds, bytes) -> tensors of one element, or -1
+Locate = Callable[[list[torch.Tensor | None], int, int, int, int, int], int]
 
 
 class _Table(ctypes.Structure):
@@ -49,7 +49,7 @@ def find_locate(library: Path) -> Locate | None:
             return None
         locate = ctypes.PyDLL(str(library)).surefoot_locate  # keeps the GIL, raises Python's errors
         pointer = ctypes.c_void_p
-        locate.argtypes = (*[pointer] * 3, ctypes.py_object, ctypes.c_int64, *[pointer] * 3)
+        locate.argtypes = (*[pointer] * 3, ctypes.py_object, ctypes.c_int64, *[pointer] * 4)
         locate.restype = ctypes.c_int64
         item = ctypes.cast(python.PyList_GetItem, pointer)
         return partial(locate, table.describe, item, id(None))

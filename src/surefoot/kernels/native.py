@@ -21,6 +21,7 @@ from surefoot.kernels.addresses import KINDS, Addresses
 from surefoot.kernels.eager import EagerPass, add_implied_zeros
 from surefoot.kernels.exchange import Locate, find_locate
 from surefoot.kernels.layout import flatten
+from surefoot.kernels.shares import Shares
 from surefoot.kernels.statistics import check_out
 
 LEVELS = ("baseline", "avx2", "avx512")  # as native.c numbers them
@@ -84,6 +85,7 @@ class NativePass:
         self._eager = EagerPass()
         self._busy = threading.Lock()
         self._addresses = Addresses(capacity, library.locate)
+        self._shares = Shares()
 
     def __call__(self, tensors: Sequence[torch.Tensor | None], out: np.ndarray) -> None:
         """Fill `out`; see `Pass`."""
@@ -100,9 +102,10 @@ class NativePass:
             self._busy.release()
 
     def _run(self, count: int, out: np.ndarray) -> None:
-        self._library.handle.surefoot_parameter_pass(
-            self._level, count, *self._addresses.arguments, out.__array_interface__["data"][0]
-        )
+        self._shares.run(self._read, self._addresses, count, out)
+
+    def _read(self, count: int, *pointers: int) -> None:
+        self._library.handle.surefoot_parameter_pass(self._level, count, *pointers)
 
     def _look_closer(self, tensors: Sequence[torch.Tensor | None], out: np.ndarray) -> None:
         """Bring each tensor to a form that C reads, or leave it to the eager pass."""

@@ -44,12 +44,14 @@ INLINE int8_t kind_of(const struct exchanged *tensor) {
     return tensor->bits == 32 ? SINGLE : tensor->bits == 64 ? DOUBLE : tensor->bits == 16 ? HALF : -1;
 }
 
-/* Fill the arrays that surefoot_parameter_pass takes from a list of tensors and `none`. Returns how
- * many have a single element; -1 at the first that cannot be read as it lies, with Python's error
- * set where it was PyTorch that could not tell. */
+/* Fill the arrays that surefoot_parameter_pass takes from a list of tensors and `none`, and `bytes`
+ * with what they hold together. Returns how many have a single element; -1 at the first that cannot
+ * be read as it lies, with Python's error set where it was PyTorch that could not tell. */
 EXPORT int64_t surefoot_locate(describer describe, getter item, const void *none, void *list,
-                               int64_t n, const void **data, int64_t *counts, int8_t *kinds) {
+                               int64_t n, const void **data, int64_t *counts, int8_t *kinds,
+                               int64_t *bytes) {
     int64_t singles = 0;
+    *bytes = 0;
     for (int64_t i = 0; i < n; i++) {
         void *object = item(list, (intptr_t)i);
         struct exchanged tensor;
@@ -61,6 +63,7 @@ EXPORT int64_t surefoot_locate(describer describe, getter item, const void *none
         if (counts[i] < 0 || kinds[i] < 0) return -1;
         data[i] = tensor.data + tensor.offset;
         singles += counts[i] == 1;
+        *bytes += counts[i] * FORMATS[kinds[i]].bytes;
     }
     return singles;
 }
