@@ -22,8 +22,8 @@ _task = torch._C._current_graph_task_id
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """versions: of the tensors that went in; rng: state of torch's generator on the host; past:
-    what else the call found that it changes.
+    """versions: of the tensors that went in; rng: state of torch's generator on the host, None
+    if nothing is drawn from it; past: what else the call found that it changes.
 
     received: (which backward, which output, the gradient that arrived at it), in order; outputs:
     values, if they are kept; obstacle: why it cannot be made again, if that is known.
@@ -33,7 +33,7 @@ class Entry:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     versions: list[int]
-    rng: torch.Tensor
+    rng: torch.Tensor | None
     casting: Casting
     training: bool
     past: Past | None = None
@@ -63,8 +63,8 @@ class Entry:
 
     def forget(self) -> None:
         """Let go of everything: an output that the script keeps still refers to the entry."""
-        self.module = None  # type: ignore[assignment]
-        self.args, self.kwargs, self.past = (), {}, None
+        self.module = self.past = None  # type: ignore[assignment]
+        self.args, self.kwargs = (), {}
         self.received.clear()
         self.outputs.clear()
 
@@ -88,10 +88,11 @@ class Output(Leaf):  # pyrefly: ignore[bad-class-definition]
 
 def versions_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
     """How often each tensor was changed in place so far; -1 where torch does not count."""
-    return [_version(t) for t in tensors_in_call(args, kwargs)]
+    return [version_of(t) for t in tensors_in_call(args, kwargs)]
 
 
-def _version(tensor: torch.Tensor) -> int:
+def version_of(tensor: torch.Tensor) -> int:
+    """How often a tensor was changed in place; -1 where torch does not count."""
     try:
         return tensor._version
     except RuntimeError:  # made in inference mode
@@ -110,7 +111,8 @@ def call_again(
         value = t.detach().double() if wide and t.is_floating_point() else t.detach()
         fresh[id(t)] = value.requires_grad_(t.requires_grad)
     with _arguments(entry, fresh) as (args, kwargs):
-        torch.set_rng_state(entry.rng)
+        if entry.rng is not None:
+            torch.set_rng_state(entry.rng)
         if entry.past is not None:
             entry.past.put_back()
         casting = entry.casting.none() if wide else entry.casting

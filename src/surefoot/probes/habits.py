@@ -3,8 +3,8 @@
 Most forwards draw at most from torch's generator. Some advance a buffer that they also use (the
 power iteration of spectral norm), count their calls, carry a hidden state, or draw from Python's or
 numpy's generator. A call can be made again exactly only from what it found. Which of these a
-module does is seen at its first two calls; from then on that alone is kept, and of the usual
-module nothing.
+module does is seen at its first two calls, and what it draws from at later ones too, more and more
+rarely; that alone is kept from then on, and of a module that does nothing of the kind, nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from surefoot.probes.randomness import (
 
 _CALLS = 2  # at which a module is looked at
 _LARGEST = 1 << 20  # bytes of buffers and attributes that are kept of a call
+_GLOBAL = (random, np.random)  # sources of random numbers besides torch's
 _VALUES = (int, float, bool, str, type(None))
 
 Place = tuple[weakref.ref[nn.Module], str]
@@ -71,21 +72,35 @@ class Past:
 class Habits:
     """Of one module that the script calls.
 
-    plain: whether there is nothing to look at or to keep any more.
+    looking: whether the next call is looked at; plain: whether there is nothing else to keep of it;
+    draws: whether it draws from torch's generator on the host; modes: of training or evaluation,
+    those in which it has been looked at.
     """
 
     def __init__(self) -> None:
-        self.plain = False
+        self.looking, self.plain, self.draws = True, False, True
+        self.modes: tuple[bool, ...] = ()
+        self.devices: list[torch.device] = []
         self._left = _CALLS
         self._attributes: list[Place] = []
         self._buffers: list[Place] = []
         self._sources: list[Any] = []
-        self.devices: list[torch.device] = []
+        self._drew = False
 
-    def before(self, module: nn.Module) -> Past:
-        """What the call that is about to be made finds."""
-        if self._left:
+    def look_again(self) -> None:
+        """At the next call: a layer may be dropped only later on."""
+        self.looking = self.draws = True
+        self.plain = False
+
+    def before(self, module: nn.Module) -> Past | None:
+        """What the call that is about to be made finds; None if there is nothing to keep of it."""
+        if module.training not in self.modes:
+            self.modes, self._left = (*self.modes, module.training), _CALLS
+            self.look_again()
+        if self.looking and self._left:
             return self._everything(module)
+        if self.plain:
+            return None
         past = Past()
         for ref, name in self._attributes:
             owner = ref()
@@ -95,22 +110,29 @@ class Habits:
             owner = ref()
             if owner is not None and (b := owner._buffers.get(name)) is not None:
                 past.buffers.append(((ref, name), b.detach().clone()))
-        self._add_states(past, self._sources)
+        self._add_states(past, _GLOBAL if self.looking else self._sources)
         return past
 
-    def after(self, module: nn.Module, past: Past) -> None:
-        """At the first calls: leave in `past` only what the call has changed, and remember it."""
-        if not self._left:
+    def after(self, module: nn.Module, past: Past | None, rng: torch.Tensor | None) -> None:
+        """Of a call that was looked at: leave in `past` only what it has changed, and remember it.
+
+        rng: the state of torch's generator that it found.
+        """
+        if past is None or rng is None:
             return
-        self._left -= 1
-        past.attributes = _within(x for x in past.attributes if _reset(*x))
-        past.buffers = _within(x for x in past.buffers if _advanced(*x))
+        if self._left:
+            self._left -= 1
+            past.attributes = _within(x for x in past.attributes if _reset(*x))
+            past.buffers = _within(x for x in past.buffers if _advanced(*x))
+            _add(self._attributes, [place for place, _ in past.attributes])
+            _add(self._buffers, [place for place, _ in past.buffers])
         past.sources = [(s, state) for s, state in past.sources if not _equal(state, state_of(s))]
-        self._attributes += [place for place, _ in past.attributes if place not in self._attributes]
-        self._buffers += [place for place, _ in past.buffers if place not in self._buffers]
-        self._sources += [s for s, _ in past.sources if s not in self._sources]
+        _add(self._sources, [s for s, _ in past.sources])
+        self._drew = self._drew or not torch.equal(rng, torch.get_rng_state())
+        self.looking = self._left > 0
         kept = self._attributes or self._buffers or self._sources or self.devices
-        self.plain = not (self._left or kept)
+        self.plain = not (self.looking or kept)
+        self.draws = self.looking or self._drew
 
     def _everything(self, module: nn.Module) -> Past:
         past, parts = Past(), list(module.modules())
@@ -124,12 +146,16 @@ class Habits:
                 past.buffers += [((ref, k), b.detach().clone()) for k, b in small]
         tensors = [t for part in parts for t in (*part.parameters(False), *part.buffers(False))]
         self.devices = accelerators(tensors)
-        self._add_states(past, [random, np.random])
+        self._add_states(past, _GLOBAL)
         return past
 
     def _add_states(self, past: Past, sources: Iterable[Any]) -> None:
         past.sources = [(s, state_of(s)) for s in sources]
         past.devices = [(d, device_state(d)) for d in self.devices]
+
+
+def _add(known: list[Any], found: Iterable[Any]) -> None:
+    known += [x for x in found if x not in known]
 
 
 def sources_in(leaves: Iterable[Any]) -> list[tuple[Any, Any]]:

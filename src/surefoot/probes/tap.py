@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from surefoot.kernels.layout import flatten
 from surefoot.probes.casting import Casting, any_autocast
-from surefoot.probes.entry import Entry, Output, versions_of
+from surefoot.probes.entry import Entry, Output, version_of, versions_of
 from surefoot.probes.habits import Habits, Past, sources_in
 from surefoot.probes.safely import OfSurefoot
 from surefoot.probes.trees import tensors_of
@@ -28,6 +28,7 @@ MOST = 8  # calls of entry modules kept in one step (micro-batches)
 _compiling = torch.compiler.is_compiling
 _transformed = torch._C._functorch.maybe_current_level  # inside torch.func's transforms
 _random_state = torch.default_generator.get_state
+_grad_enabled = torch.is_grad_enabled
 _tensor = torch.Tensor
 
 
@@ -47,12 +48,14 @@ class EntryTap:
         self.none = Casting.now(self.types).none()
         self.pending: Entry | None = None
         self.open = True  # whether the next call may be kept
-        self._inner = 0  # calls of the pending call's module by itself
+        self.inner = 0  # calls of the pending call's module by itself, under way
         self._paused = False
-        self._marked = 0
+        self._marked = self._cleared = 0
+        self._all_habits: list[Habits] = []
         self._handles: list[Any] = []
         for module in modules:
             habits = Habits()
+            self._all_habits.append(habits)
             enter, leave = _Enter(self, habits), _Leave(self, habits)
             self._handles += [
                 module.register_forward_pre_hook(enter, with_kwargs=True),
@@ -91,14 +94,19 @@ class EntryTap:
 
     def clear(self, marked: bool = False) -> None:
         """Forget the step's entries, so that its tensors can be freed; or only the marked ones."""
-        end = self._marked if marked else len(self.entries)
-        for entry in self.entries[:end]:
-            entry.forget()
-        del self.entries[:end]
-        self._marked = 0
-        self.pending, self._inner = None, 0
-        self.overflowed = False
-        self.reopen()
+        entries = self.entries
+        end = self._marked if marked else len(entries)
+        for entry in entries if end == len(entries) else entries[:end]:
+            if sys.getrefcount(entry) > 3:  # more than the list, the loop and the argument
+                entry.forget()
+        del entries[:end]
+        self._marked = self.inner = 0
+        self.pending, self.overflowed = None, False
+        self.open = self.failure is None and not self._paused and len(entries) < MOST
+        self._cleared += 1
+        if not self._cleared & (self._cleared - 1):
+            for habits in self._all_habits:
+                habits.look_again()
 
     # -- the hooks' side ------------------------------------------------------------------------
 
@@ -110,7 +118,7 @@ class EntryTap:
     def turn_away(self, module: nn.Module) -> bool:
         """A call that comes while the tap is closed; whether it can be kept all the same."""
         if self.pending is not None:
-            self._inner += self.pending.module is module
+            self.inner += self.pending.module is module
         elif not self._paused and self.failure is None and torch.is_grad_enabled():
             self._evict()
             self.overflowed = self.overflowed or not self.open
@@ -122,15 +130,6 @@ class EntryTap:
         self._marked = sum(map(bool, kept[: self._marked]))
         self.entries[:] = [e for e, k in zip(self.entries, kept, strict=True) if k]
         self.reopen()
-
-    def leaves(self, module: nn.Module) -> bool:
-        """Whether the pending call ends with this one of `module`."""
-        if self.pending is None or self.pending.module is not module:
-            return False
-        if self._inner:
-            self._inner -= 1
-            return False
-        return True
 
     def know(self, devices: list[torch.device]) -> None:
         """Take account of the types of these devices."""
@@ -151,35 +150,41 @@ class _Enter(OfSurefoot):
         self._tap, self._habits = tap, habits
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if _compiling():
+        if _compiling() or _transformed() is not None:
             return
-        tap = self._tap
-        if not (tap.open or tap.turn_away(module)) or not torch.is_grad_enabled():
+        tap, habits = self._tap, self._habits
+        if not (tap.open or tap.turn_away(module)) or not _grad_enabled():
             return
         try:
-            if _transformed() is not None:
-                return
-            usual = self._habits.plain and not kwargs and all(type(x) is _tensor for x in args)
+            training = module.training
+            plain = habits.plain and training in habits.modes
+            if plain and len(args) == 1 and not kwargs and type(args[0]) is _tensor:
+                versions, past = [version_of(args[0])], None
+            else:
+                versions, past = versions_of(args, kwargs), self._found(module, args, kwargs)
             tap.pending = Entry(
                 module,
                 args,
                 kwargs,
-                versions_of(args, kwargs),
-                _random_state(),
+                versions,
+                _random_state() if habits.draws else None,
                 Casting.now(tap.types) if any_autocast() else tap.none,
-                module.training,
-                None if usual else self._found(module, args, kwargs),
+                training,
+                past,
+                [],
+                {},
             )
             tap.open = False
         except Exception as error:
             tap.stop(error)
 
     def _found(self, module: nn.Module, args: Any, kwargs: Any) -> Past | None:
-        past = None if self._habits.plain else self._habits.before(module)
-        given = sources_in(tree_leaves((args, kwargs)))
-        if given:
-            past = past or Past()
-            past.given = given
+        past = self._habits.before(module)
+        if kwargs or not all(type(x) is _tensor for x in args):
+            given = sources_in(tree_leaves((args, kwargs)))
+            if given:
+                past = past or Past()
+                past.given = given
         return past
 
 
@@ -193,25 +198,37 @@ class _Leave(OfSurefoot):
         if _compiling():
             return
         tap = self._tap
-        if tap.pending is None or not tap.leaves(module):
+        entry = tap.pending
+        if entry is None or entry.module is not module:
             return
+        if tap.inner:  # a call that the module has made of itself
+            tap.inner -= 1
+            return
+        tap.pending = None
         try:
-            entry, tap.pending = tap.pending, None
-            if not self._habits.plain and entry.past is not None:
-                self._habits.after(module, entry.past)
+            if self._habits.looking:
+                self._habits.after(module, entry.past, entry.rng)
                 tap.know(self._habits.devices)
-            if output is not None:  # the forward raised, or has nothing to give
-                tap.entries.append(entry)
+            entries = tap.entries
+            if output is not None:  # else the forward raised, or has nothing to give
+                entries.append(entry)
                 self._follow(entry, output)
-            tap.open = len(tap.entries) < MOST
+            tap.open = len(entries) < MOST
         except Exception as error:
             tap.stop(error)
 
     def _follow(self, entry: Entry, output: Any) -> None:
         """Wait for the gradients of the outputs."""
         tap = self._tap
+        if type(output) is _tensor and not (tap.keeping or tap.comparing):
+            if output.requires_grad:
+                out = Output(entry, 0)
+                _listen(output, out)
+                if tap.marking:
+                    mark(output, id(tap), out)
+            return
         seen: set[int] = set()
-        for i, tensor in enumerate((output,) if type(output) is _tensor else tensors_of(output)):
+        for i, tensor in enumerate(tensors_of(output)):
             if not tensor.requires_grad or id(tensor) in seen:
                 continue
             seen.add(id(tensor))
@@ -225,14 +242,15 @@ class _Leave(OfSurefoot):
 
 def _listen(tensor: torch.Tensor, out: Output) -> None:
     """As `Tensor.register_hook` does it, without the handle: making that is most of its cost."""
-    node = tensor.grad_fn
-    if type(tensor) is not _tensor or node is None:
-        tensor.register_hook(out)
-        return
-    if tensor._backward_hooks is None:
-        tensor._backward_hooks = OrderedDict()
+    hooks = tensor._backward_hooks
+    if hooks is None:
+        node = tensor.grad_fn
+        if type(tensor) is not _tensor or node is None:
+            tensor.register_hook(out)
+            return
+        tensor._backward_hooks = hooks = OrderedDict()
         node._register_hook_dict(tensor)  # type: ignore[attr-defined]
-    tensor._backward_hooks[out] = out  # type: ignore[index]
+    hooks[out] = out  # type: ignore[index]
 
 
 def _has_data(tensor: torch.Tensor) -> bool:
