@@ -13,6 +13,8 @@ from typing import Any
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from surefoot.kernels.pieces import is_distributed
+
 _COLLECTIVE = ("c10d", "_c10d_functional", "c10d_functional", "_c10d_functional_autograd")
 
 
@@ -26,7 +28,7 @@ def refusal(modules: Iterable[nn.Module]) -> str:
         if isinstance(module, nn.SyncBatchNorm) and module.training:
             return "SyncBatchNorm computes over the batches of all processes"
         whole = type(module).__name__ != "FullyShardedDataParallel"
-        if not whole or any(hasattr(p, "placements") for p in module._parameters.values()):
+        if not whole or any(map(is_distributed, module._parameters.values())):
             return "the parameters are sharded over several processes"
     return ""
 

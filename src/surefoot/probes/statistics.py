@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from surefoot.kernels import make_pass
 from surefoot.kernels.eager import NATIVE_REALS
+from surefoot.kernels.pieces import is_distributed
 from surefoot.signals.flow import TensorStats
 
 _SAMPLES = 64  # samples compared by `mean_cosine`
@@ -30,7 +31,8 @@ def tensor_stats(tensor: torch.Tensor) -> TensorStats:
 def float_tensors(tree: Any) -> Iterator[torch.Tensor]:
     """The ordinary floating-point tensors inside arguments or outputs of any nesting, in order.
 
-    Sparse, nested, meta and eight-bit ones lack the operations that a measurement needs.
+    Sparse, nested, meta and eight-bit ones lack the operations that a measurement needs; those of
+    one that lies on several ranks would ask the other ranks.
     """
     if isinstance(tree, torch.Tensor):
         leaves: Any = (tree,)
@@ -41,7 +43,7 @@ def float_tensors(tree: Any) -> Iterator[torch.Tensor]:
 
 def _ordinary(t: torch.Tensor) -> bool:
     strided = t.layout is torch.strided and not t.is_nested and not t.is_meta
-    return strided and t.dtype in NATIVE_REALS
+    return strided and t.dtype in NATIVE_REALS and not is_distributed(t)
 
 
 def mean_cosine(output: torch.Tensor) -> float | None:

@@ -36,11 +36,15 @@ _ELEMENTS = 512
 
 
 def second_moments(
-    optimizer: Any, parameters: Sequence[torch.Tensor], out: np.ndarray
+    optimizer: Any,
+    parameters: Sequence[torch.Tensor],
+    out: np.ndarray,
+    used: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """Write (RMS_t, share below eps) into `out` [P, 2], before the optimizer acts.
 
-    NaN for a vector, and without a gradient or a state. None if there is nothing to measure.
+    And into `used` [P] the share of the elements in use, whose mean is not zero. NaN for a vector,
+    and without a gradient or a state. None if there is nothing to measure.
 
     >>> p = torch.nn.Parameter(torch.zeros(2, 2))
     >>> adam = torch.optim.Adam([p])
@@ -50,6 +54,8 @@ def second_moments(
     1.0
     """
     out.fill(np.nan)
+    if used is not None:
+        used.fill(np.nan)
     places, groups = [], []
     place = 0
     for group in getattr(optimizer, "param_groups", ()):
@@ -77,12 +83,14 @@ def second_moments(
     now = _at_most_seen(now, states, sizes) / correction
     floor = np.maximum(now, least)
     ratio = np.divide(squares, floor, out=np.zeros_like(squares), where=floor > 0)
-    starts, used = np.cumsum(counts) - counts, now > 0
+    starts, alive = np.cumsum(counts) - counts, now > 0
     rms = np.sqrt(np.add.reduceat(ratio, starts) / counts)
-    below = np.add.reduceat((used & (now < least)).astype(float), starts)
-    seen = np.add.reduceat(used.astype(float), starts)
+    below = np.add.reduceat((alive & (now < least)).astype(float), starts)
+    seen = np.add.reduceat(alive.astype(float), starts)
     share = np.divide(below, seen, out=np.full(len(full), np.nan), where=seen > 0)
     out[np.array(places)[full]] = np.stack([rms, share], axis=1)
+    if used is not None:
+        used[np.array(places)[full]] = seen / counts
     return out
 
 

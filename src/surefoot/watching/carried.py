@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from surefoot.kernels.pieces import piece
+
 _PATIENCE = 8  # steps of other optimizers, after which another parameter is followed
 
 
@@ -85,7 +87,7 @@ class Carried:
 
     def _look(self) -> tuple[int, int] | None:
         parameter = self._of() if self._of is not None else None
-        gradient = parameter.grad if parameter is not None else None
+        gradient = piece(parameter.grad) if parameter is not None else None
         if gradient is None or gradient.layout is not torch.strided:
             return None
         return gradient._version, gradient.data_ptr()

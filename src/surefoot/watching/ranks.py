@@ -27,11 +27,10 @@ _SAMPLES = ("step", "why", "batch", "outliers", "outlier_scale", "indices")
 
 
 class Ranks:
-    """Of one training. number: the session's among those of its process."""
+    """Of one training. key: what tells it from the others of the same processes."""
 
-    def __init__(self, index: int) -> None:
-        self.number = 0
-        self._index = index
+    def __init__(self) -> None:
+        self.key = ""
         self._due = ""  # the kind of the alarm of the step under way
         self._world: World | None = None
         self._waiting: list[tuple[int, str]] = []  # (step, kind) of alarms that are not complete
@@ -51,7 +50,7 @@ class Ranks:
         """At the end of a step: tell of it, if it has alarmed, and hear what the others told."""
         kind, self._due = self._due, ""
         if kind:
-            self._world = self._world or world(f"{self.number}/{self._index}")
+            self._world = self._world or world(self.key)
             if self._world is not None:
                 own = local(case(), step, self._world.rank)
                 self._world.say(f"{kind}/{step}/{own.rank}", json.dumps(own.to_json()))

@@ -69,7 +69,7 @@ class Training:
         self._allocate(count)
         # What is known so far; `case` hands it out as Facts.
         self.step, self.driver, self.ended = 0, Driver(), "running"
-        self.carried, self.scaling, self.ranks = Carried(), Scaling(), Ranks(index)
+        self.carried, self.scaling, self.ranks = Carried(), Scaling(), Ranks()
         self._complete = 0  # steps in which every parameter had a gradient
         self._present = np.zeros(count, np.int64)  # and of the other steps, those of each
         self._nonfinite_loss: int | None = None
