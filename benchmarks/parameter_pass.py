@@ -1,6 +1,6 @@
 """What the five statistics of every gradient cost a step, on one thread.
 
-    python benchmarks/parameter_pass.py [--quick]
+    python benchmarks/parameter_pass.py [--quick] [--markdown]
 
 Contenders run in random order within each round, in one process, and are timed by its CPU time;
 what is printed is the median over rounds of the ratio to the same round's read floor (a loop of
@@ -10,8 +10,10 @@ as it can. Absolute times from a shared machine mean little. Nothing is written.
 
 from __future__ import annotations
 
+import ctypes
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from surefoot.benchmark.table import count, markdown_table
 from surefoot.kernels import kernel_name, kernel_reason, make_pass
 from surefoot.kernels.eager import EagerPass
 from surefoot.kernels.native import Library, load
@@ -107,13 +110,21 @@ def contenders(case: Case, library: Library) -> dict[str, Callable[[], object]]:
     served, eager = make_pass(len(gradients)), EagerPass()
     out = np.empty((len(gradients), 5))
     return {
-        "floor": lambda: library.read_floor(gradients),
+        "floor": reader(library, gradients),
         "native": lambda: served(gradients, out),
         "eager": lambda: eager(gradients, out),
         "norm": lambda: torch.stack(torch._foreach_norm(gradients)).tolist(),
         # a limit that is never reached; the gradients are multiplied by one all the same
         "clip": lambda: torch.nn.utils.clip_grad_norm_(parameters, float("inf")),
     }
+
+
+def reader(library: Library, gradients: list[torch.Tensor]) -> Callable[[], object]:
+    """A read of their memory and nothing else: where they lie is asked once and for all."""
+    count = len(gradients)
+    where = (ctypes.c_void_p * count)(*[gradient.data_ptr() for gradient in gradients])
+    sizes = (ctypes.c_int64 * count)(*[gradient.nbytes for gradient in gradients])
+    return lambda: library.handle.surefoot_read_floor(library.best, count, where, sizes)
 
 
 def measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[int]]:
@@ -133,33 +144,78 @@ def ratio(spent: dict[str, list[int]], name: str, base: str) -> float:
     return statistics.median(mine / theirs for mine, theirs in pairs)
 
 
-@click.command()
-@click.option("--quick", is_flag=True, help="Leave out GPT-2, which takes a gigabyte.")
-def main(quick: bool) -> None:
-    """Print the cost of the statistics, as multiples of merely reading the gradients."""
-    torch.set_num_threads(1)
-    console = Console()
-    library = load()
-    if isinstance(library, str):
-        console.print(f"No native kernel to measure: {library}")
-        raise SystemExit(1)
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One case. floor: nanoseconds of the read; speed: its GB/s; ratios: to it, as NAMES."""
+
+    case: Case
+    floor: float
+    speed: float
+    ratios: tuple[float, ...]
+    of_clip: float
+
+
+NAMES = ("native", "eager", "norm", "clip")
+TITLES = {"tiny": "100 linear layers", "rn50": "ResNet-50", "gpt2": "GPT-2 small"}
+
+
+def row(case: Case, library: Library) -> Row:
+    """Measure one case."""
+    spent = measure(contenders(case, library), case.rounds)
+    floor = statistics.median(spent["floor"])
+    speed = sum(case.sizes) * case.dtype.itemsize / floor
+    ratios = tuple(ratio(spent, name, "floor") for name in NAMES)
+    return Row(case, floor, speed, ratios, ratio(spent, "native", "clip"))
+
+
+def shown(rows: list[Row]) -> Table:
+    """All of it, for a terminal."""
     title = f"One pass over all gradients, 1 thread, kernel {kernel_name()}"
     caption = "multiples of the read floor, medians over rounds; of clip: native / clip"
     table = Table(title=title, caption=kernel_reason() or caption, box=box.SIMPLE_HEAD)
     table.add_column("gradients", no_wrap=True)
-    for heading in ("floor ms", "GB/s", "native", "eager", "norm", "clip", "of clip"):
+    for heading in ("floor ms", "GB/s", *NAMES, "of clip"):
         table.add_column(heading, justify="right")
-    with console.status("measuring") as status:
-        for case in cases(quick):
-            status.update(f"measuring {case.label}")
-            spent = measure(contenders(case, library), case.rounds)
-            floor = statistics.median(spent["floor"])
-            speed = sum(case.sizes) * case.dtype.itemsize / floor
-            names = ("native", "eager", "norm", "clip")
-            ratios = [f"{ratio(spent, name, 'floor'):.2f}" for name in names]
-            against_clip = f"{ratio(spent, 'native', 'clip'):.2f}"
-            table.add_row(case.label, f"{floor / 1e6:.2f}", f"{speed:.1f}", *ratios, against_clip)
-    console.print(table)
+    for one in rows:
+        figures = [f"{value:.2f}" for value in (*one.ratios, one.of_clip)]
+        table.add_row(one.case.label, f"{one.floor / 1e6:.2f}", f"{one.speed:.1f}", *figures)
+    return table
+
+
+def page(rows: list[Row]) -> str:
+    """What a page shows: the pass over a plain read and over clipping."""
+    columns = ("gradients", "tensors", "parameters", "over a plain read", "over `clip_grad_norm_`")
+    cells = [
+        (
+            TITLES[one.case.model],
+            str(len(one.case.sizes)),
+            count(sum(one.case.sizes)),
+            f"{one.ratios[0]:.2f}",
+            f"{one.of_clip:.2f}",
+        )
+        for one in rows
+    ]
+    return markdown_table(columns, cells)
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Leave out GPT-2, which takes a gigabyte.")
+@click.option("--markdown", "for_page", is_flag=True, help="Print the table for a page: float32.")
+def main(quick: bool, for_page: bool) -> None:
+    """Print the cost of the statistics, as multiples of merely reading the gradients."""
+    torch.set_num_threads(1)
+    library = load()
+    if isinstance(library, str):
+        raise SystemExit(f"No native kernel to measure: {library}")
+    rows = []
+    for case in cases(quick):
+        if not for_page or (case.dtype, case.scale) == (torch.float32, 1e-3):
+            print(f"measuring {case.label}", file=sys.stderr)
+            rows.append(row(case, library))
+    if for_page:
+        print(page(rows))
+    else:
+        Console().print(shown(rows))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,15 @@ change places. `benchmark` is what the command of this name measures.
 from __future__ import annotations
 
 from surefoot.benchmark.cost import Cost, Ratio, Times, dumps, ratio
-from surefoot.benchmark.interleave import PROCESSOR, WALL, Clock, Contender, Extent, take_turns
+from surefoot.benchmark.interleave import (
+    PROCESSOR,
+    WALL,
+    Clock,
+    Contender,
+    Extent,
+    Regime,
+    take_turns,
+)
 from surefoot.benchmark.measure import Unmeasured, benchmark, measure, one_thread, plain, watched
 from surefoot.benchmark.models import BUILT_IN
 from surefoot.benchmark.table import markdown, print_costs
@@ -21,6 +29,7 @@ __all__ = [
     "Cost",
     "Extent",
     "Ratio",
+    "Regime",
     "Times",
     "Unmeasured",
     "benchmark",
