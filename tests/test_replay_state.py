@@ -21,6 +21,9 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from replay_fixture import Work, assert_exact, replayed
+from surefoot.probes import aside as aside_module
+from surefoot.probes import habits as habits_module
+from surefoot.probes import randomness as randomness_module
 from surefoot.probes.replay import Replay
 
 
@@ -147,6 +150,70 @@ def test_a_call_is_made_again_from_what_it_found(name: str, calls: int) -> None:
             model(x()).square().mean().backward()
 
     assert_exact(replayed(model, work, steps=4), model)
+
+
+class Late(Body):
+    """Draws only from some step on."""
+
+    source = "torch"
+    on = False
+
+    def on_the_way(self, h: torch.Tensor) -> torch.Tensor:
+        if not self.on:
+            return h
+        return torch.dropout(h, 0.5, True) if self.source == "torch" else h * random.random()
+
+
+@pytest.mark.parametrize("source", ["torch", "python"])
+@pytest.mark.parametrize(("steps", "exact"), [(25, False), (40, True)])
+def test_what_is_drawn_only_later_is_noticed_later(source: str, steps: int, exact: bool) -> None:
+    """A module is looked at again at steps 1, 2, 4 ... 32: until then the replay says no."""
+    torch.manual_seed(0)
+    model = Late()
+    model.source = source
+
+    def work(step: int) -> None:
+        model.on = step >= 20
+        model(x()).square().mean().backward()
+
+    result = replayed(model, work, steps=steps)
+    assert isinstance(result, Replay)
+    assert result.exact is exact
+
+
+def test_a_module_in_another_mode_is_looked_at_anew() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+
+    def work(step: int) -> None:
+        model.train(step >= 9)
+        model(x()).square().mean().backward()
+
+    assert_exact(replayed(model, work, steps=10), model)
+
+
+def test_an_accelerator_has_random_numbers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator of the host's in the part of a device's: there is no device here."""
+    there = torch.Generator().manual_seed(7)
+    device = torch.device("xpu", 0)
+    for module in (habits_module, aside_module):
+        monkeypatch.setattr(module, "accelerators", lambda tensors: [device])
+    for module in (habits_module, randomness_module):
+        monkeypatch.setattr(module, "device_state", lambda d: there.get_state())
+        monkeypatch.setattr(module, "set_device_state", lambda d, state: there.set_state(state))
+
+    class There(Body):
+        def on_the_way(self, h: torch.Tensor) -> torch.Tensor:
+            return h * torch.rand(6, generator=there)
+
+    torch.manual_seed(0)
+    model = There()
+
+    def work(step: int) -> None:
+        for _ in range(2):
+            model(x()).square().mean().backward()
+
+    assert_exact(replayed(model, work, steps=5, watched=[there]), model)
 
 
 @pytest.mark.parametrize("kind", ["torch", "python", "numpy", "numpy state"])
@@ -498,8 +565,8 @@ def test_a_forward_that_refuses_to_run_again_leaves_all_as_it_was() -> None:
         Once.broken = True
 
     model = Once()
-    with pytest.raises(ValueError, match="not again"):
-        replayed(model, lambda step: model(x()).sum().backward(), then=break_it)
+    words = refused(model, lambda step: model(x()).sum().backward(), then=break_it)
+    assert words == "refused: ValueError: not again"
 
 
 # -- odd ways to be called -------------------------------------------------------------------------

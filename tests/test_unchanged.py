@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from surefoot.watching import forensics as forensics_module
+from surefoot.watching import replays as replays_module
 from surefoot.watching import session as session_module
 from surefoot.watching import training as training_module
 from surefoot.watching import updates as updates_module
@@ -120,9 +121,8 @@ def test_watching_changes_nothing(name: str, spoil: str, caplog: pytest.LogCaptu
     assert spoil != "nan" or any(a.step == BAD for a in alarms)
 
 
-# Draws from other generators; a closure; no step on an overflow; no hook before backward; torch
-# refuses `autograd.grad` through a reentrant checkpoint.
-INEXACT = {"moody", "closure", "scaler", "by_hand", "checkpoint_reentrant"}
+# A closure; no step on an overflow; no hook before backward.
+INEXACT = {"closure", "scaler", "by_hand"}
 # Where normalisation or tanh takes the spike away, nothing needs to be replayed.
 EXACT = [
     *((name, "nan") for name in CASES if name not in INEXACT),
@@ -175,7 +175,10 @@ FAULTS: dict[str, str] = {
     "flow, statistics": "surefoot.probes.statistics.tensor_stats",
     "flow, collecting": "surefoot.probes.flow.FlowProbe.collect",
     "entry": "surefoot.probes.tap.Entry",
-    "replay": f"{forensics_module.__name__}.replay",
+    "replay": f"{replays_module.__name__}.replay",
+    "replay, aside": "surefoot.probes.holdings.Holdings.swap",
+    "replay, search": "surefoot.probes.origin.OriginMode._look",
+    "replay, comparing": "surefoot.probes.replay.common_factor",
     "loss read": f"{forensics_module.__name__}.criterion",
     "batch kept": f"{forensics_module.__name__}.Kept",
     "forensics": f"{forensics_module.__name__}.examine",
@@ -197,7 +200,7 @@ FAULTS: dict[str, str] = {
     "writer report": "surefoot.record.Writer.report",
     "writer close": "surefoot.record.Writer.close",
 }
-SILENT = {"replay", "examination"}  # refused by the user's own model as often as not
+SILENT = {"examination"}  # refused by the user's own model as often as not
 
 
 @pytest.mark.usefixtures("lavish")

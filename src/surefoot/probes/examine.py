@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from surefoot.probes.safely import in_words
 from surefoot.probes.samples import blame, outliers
 from surefoot.probes.trial import Batch, Bench, Refused, agrees, bench, norm
 from surefoot.signals.criterion import Unreadable
@@ -52,21 +53,27 @@ def examine(suspect: Suspect, modules: list[nn.Module], inquiry: Inquiry) -> Non
         ("float64", 2, partial(_wide, suspect, inquiry)),
     ]
     outliers(suspect.batch, inquiry)
-    with bench(modules, suspect.before) as made:
-        for name, passes, stage in stages:
-            if inquiry.loss is None and name in _NEED_THE_LOSS:
-                continue  # that it could not be computed again was said
-            if not suspect.affordable(passes):
-                inquiry.refused.append(f"{name}: no time left for it")
-                continue
-            try:
-                stage(made)
-            except (Refused, Unreadable) as reason:
-                inquiry.refused.append(f"{name}: {reason}")
-            except Exception as error:  # the model may refuse to run like that
-                words = (str(error).splitlines() or [""])[0]
-                inquiry.refused.append(f"{name}: {type(error).__name__}: {words[:100]}")
-        inquiry.passes = made.passes
+    try:
+        with bench(modules, suspect.before) as made:
+            for name, passes, stage in stages:
+                if inquiry.loss is None and name in _NEED_THE_LOSS:
+                    continue  # that it could not be computed again was said
+                if suspect.affordable(passes):
+                    _tried(inquiry, name, partial(stage, made))
+                else:
+                    inquiry.refused.append(f"{name}: no time left for it")
+            inquiry.passes = made.passes
+    except Refused as reason:
+        inquiry.refused.append(str(reason))
+
+
+def _tried(inquiry: Inquiry, name: str, stage: Callable[[], None]) -> None:
+    try:
+        stage()
+    except (Refused, Unreadable) as reason:
+        inquiry.refused.append(f"{name}: {reason}")
+    except Exception as error:  # the model may refuse to run like that
+        inquiry.refused.append(f"{name}: {in_words(error)}")
 
 
 def _same(suspect: Suspect, inquiry: Inquiry, made: Bench) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from surefoot.probes.safely import safely
 from surefoot.probes.statistics import float_tensors
 
 # Minus infinity is what these write on purpose, as attention masks do.
@@ -51,10 +52,14 @@ class Origin:
 
 
 class OriginMode(TorchFunctionMode):
-    """Watches every torch function inside `with`; `current_layer` tells the open module."""
+    """Watches every torch function inside `with`; `current_layer` tells the open module.
+
+    failure: what made it stop looking; the functions run on all the same.
+    """
 
     def __init__(self, current_layer: Callable[[], int | None]) -> None:
         super().__init__()
+        self.failure: Exception | None = None
         self._layer = current_layer
         self._nan: Origin | None = None
         self._nan_had_infinite_input = False
@@ -64,16 +69,37 @@ class OriginMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        inputs = list(float_tensors((args, kwargs)))
-        before = [_state(t) for t in inputs] if self._nan is None else []
+        inputs: list[torch.Tensor] = []
+        before: list[Any] = []
+        if self.failure is None:
+            try:
+                inputs = list(float_tensors((args, kwargs)))
+                before = [_state(t) for t in inputs] if self._nan is None else []
+            except Exception as error:  # a tensor of a kind that cannot be looked at
+                self.failure = error
         out = func(*args, **kwargs)
+        self._see(func, args, kwargs, inputs, before, out)
+        return out
+
+    def remove(self) -> None:
+        """Nothing hangs anywhere: it ends with its `with`."""
+
+    @safely
+    def _see(
+        self,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        inputs: list[torch.Tensor],
+        before: list[Any],
+        out: Any,
+    ) -> None:
         name = getattr(func, "__name__", "operation")
         name = _WORDS.get(name.strip("_"), name.strip("_"))
         if name not in _PASSIVE:
             for y in float_tensors(out):
                 self._look(func, args, kwargs, name, inputs, before, y)
                 self._tag(name, inputs, y)
-        return out
 
     def _look(
         self,
@@ -144,6 +170,7 @@ class OriginMode(TorchFunctionMode):
                 node.register_hook(partial(self._ran, origin))
             stack += [(n, origin) for n, _ in node.next_functions]
 
+    @safely
     def _ran(self, origin: Origin, made: Any, came: Any) -> None:
         if self._backward is None and _all_finite(came) and not _all_finite(made):
             self._backward = origin

@@ -25,10 +25,14 @@ from surefoot.probes.flow import FlowProbe
 from surefoot.probes.likeness import common_factor
 from surefoot.probes.loss_origin import in_the_loss
 from surefoot.probes.origin import Origin, OriginMode, stored
-from surefoot.probes.safely import raise_failure
+from surefoot.probes.safely import failed, in_words, raise_failure
 from surefoot.probes.statistics import float_tensors
 from surefoot.signals.criterion import Criterion
 from surefoot.signals.flow import Flow
+
+
+class _Unwilling(Exception):
+    """The model's own code, or torch for it, would not run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,8 @@ def replay(
                 break
     except Refused as reason:
         return str(reason)
+    except _Unwilling as reason:
+        return f"refused: {reason}"
     assert made is not None
     return made
 
@@ -115,6 +121,7 @@ def _attempt(
         if origin is not None and origin.where == "loss" and criteria:
             origin = in_the_loss(criteria, again.values, aliases) or origin
     raise_failure(probe)
+    origin = None if failed(mode) else origin
     flow.origin = origin.to_json() if origin is not None else None
     if own is None:
         return Replay(flow, _same_outputs(used, again.values), gradients=again.found)
@@ -191,7 +198,12 @@ class _Again:
                     del self._made[id(entry)]
 
     def _forward(self, entry: Entry) -> None:
-        outputs, inputs = call_again(entry, self._mode or contextlib.nullcontext())
+        try:
+            outputs, inputs = call_again(entry, self._mode or contextlib.nullcontext())
+        except Refused:
+            raise
+        except Exception as error:
+            raise _Unwilling(in_words(error)) from error
         self._made[id(entry)] = outputs, inputs
         self.values.update({(id(entry), i): y.detach() for i, y in enumerate(outputs)})
         seen = self._mode.forward_origin() if self._mode else None
@@ -215,7 +227,13 @@ class _Again:
         inner = _inside(ends)
         roots = [(y, g) for y, g in pairs if y.grad_fn not in inner]
         handles = [y.register_hook(partial(_instead, g)) for y, g in pairs if y.grad_fn in inner]
-        for key, gradient in self._differentiate(roots, leaves, retain).items():
+        try:
+            found = self._differentiate(roots, leaves, retain)
+        except Refused:
+            raise
+        except Exception as error:
+            raise _Unwilling(in_words(error)) from error
+        for key, gradient in found.items():
             if key in self._aliases:
                 before = self.found.get(key)
                 self.found[key] = gradient if before is None else before + gradient

@@ -49,6 +49,16 @@ def raise_failure(part: Hooked | None) -> None:
         raise part.failure
 
 
+def in_words(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says.
+
+    >>> in_words(ValueError("wrong\\nvery wrong"))
+    'ValueError: wrong'
+    """
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:120]}"
+
+
 def failed(part: Hooked | None) -> bool:
     """Whether something failed inside a hook of this part, which is left out from then on. Said
     once; the watching goes on without it."""
@@ -56,9 +66,11 @@ def failed(part: Hooked | None) -> bool:
         return False
     if part not in _TOLD:
         _TOLD.add(part)
-        words = type(part).__name__, type(part.failure).__name__, part.failure
-        _LOG.warning("surefoot goes on without its %s, which failed: %s: %s", *words)
+        words = type(part).__name__, in_words(part.failure)
+        _LOG.warning("surefoot goes on without its %s, which failed: %s", *words)
         _LOG.debug("where it failed", exc_info=part.failure)
+        # Its frames hold what passed through them: inputs, modules, whole graphs.
+        part.failure.__traceback__ = part.failure.__context__ = part.failure.__cause__ = None
     return True
 
 

@@ -8,11 +8,13 @@ the optimizer acts, its weights are copied; after it has acted, the step is trie
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -21,15 +23,16 @@ from surefoot.attach.distributed import alone
 from surefoot.layers import LayerTable
 from surefoot.probes.examine import Suspect, examine
 from surefoot.probes.limits import Limits
-from surefoot.probes.replay import replay
+from surefoot.probes.safely import failed, in_words
 from surefoot.probes.samples import outliers
-from surefoot.probes.silence import Silence, refusal
+from surefoot.probes.silence import Silence
 from surefoot.probes.tap import EntryTap
 from surefoot.probes.trial import Batch, Kept, Refused
 from surefoot.signals.criterion import Criterion, Unreadable, criterion
 from surefoot.signals.flow import Flow
 from surefoot.signals.forensics import Inquiry
 from surefoot.watching.places import Places
+from surefoot.watching.replays import replay_in_words
 
 _LOG = logging.getLogger("surefoot")
 
@@ -72,42 +75,7 @@ class Rise:
         return lost and self._best < 0.7 * self._first
 
 
-_COMPARED = {True: "exact", False: "not bit-identical", None: "made, and not compared"}
 _TOGETHER = "several processes train together: their step is not this one's alone to try again"
-
-
-def replay_in_words(
-    step: int,
-    tap: EntryTap,
-    table: LayerTable,
-    modules: list[nn.Module],
-    own: dict[int, torch.Tensor],
-    search: bool,
-    criteria: list[Criterion],
-) -> tuple[str, Flow | None]:
-    """Replay a step; what came of it in words, and the flow if there is one.
-
-    Of several processes this one's own part: the gradients that the optimizer sees are made of
-    others' as well, so that they are not compared (see `replay`).
-    """
-    if tap.overflowed:
-        return "more model calls in one step than are kept", None
-    together = not alone()
-    if together and (reason := refusal(modules)):
-        return f"refused: {reason}", None
-    tap.paused = True
-    try:
-        with Silence() if together else contextlib.nullcontext():
-            compared = None if together else own
-            result = replay(step, tap.entries, table, modules, compared, search, criteria)
-    except Exception as error:  # the user's forward may refuse to run again
-        words = (str(error).splitlines() or [""])[0]
-        return f"refused: {type(error).__name__}: {words[:120]}", None
-    finally:
-        tap.paused = False
-    if isinstance(result, str):
-        return result, None
-    return _COMPARED[result.exact], result.flow
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -123,15 +91,43 @@ class _Pending:
     seconds: float = 0.0
 
 
-@dataclass(slots=True)
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_Method = Callable[Concatenate["Forensics", _P], _R]
+
+
+def _spared(default: Any) -> Callable[[_Method[_P, _R]], _Method[_P, _R]]:
+    """A method of Forensics that never raises: what fails costs the forensics and nothing else."""
+
+    def spare(method: _Method[_P, _R]) -> _Method[_P, _R]:
+        @functools.wraps(method)
+        def spared(self: Forensics, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+            if self.failure is None:
+                try:
+                    return method(self, *args, **kwargs)
+                except Exception as error:
+                    self.failure = error
+                    self.remove()
+                    failed(self)
+            return default
+
+        return spared
+
+    return spare
+
+
+@dataclass(eq=False)
 class Forensics:
-    """Of one training. allowed: whether anything of a step may be run again at all."""
+    """Of one training. allowed: whether anything of a step may be run again at all; failure: what
+    put an end to it."""
 
     allowed: bool = True
     limits: Limits = field(default_factory=Limits)  # of the loss of the step under way
     rise: Rise = field(default_factory=Rise)
     spent: float = 0.0
     began: float = field(default_factory=time.perf_counter)
+    failure: Exception | None = None
+    _replay_failed: bool = False
     _together: bool = False  # with other processes, as of late
     _criteria: list[Criterion] = field(default_factory=list)
     _unread: str = ""
@@ -145,7 +141,8 @@ class Forensics:
     @property
     def active(self) -> bool:
         """Whether a step may yet be examined."""
-        return self.allowed and any(self._done.get(k, 0) < n for k, n in TIMES.items())
+        possible = self.allowed and self.failure is None
+        return possible and any(self._done.get(k, 0) < n for k, n in TIMES.items())
 
     def replay(
         self,
@@ -158,7 +155,15 @@ class Forensics:
     ) -> tuple[str, Flow | None]:
         """Replay the step under way, its loss included as far as that could be read."""
         criteria = [] if self._unread else self._criteria
-        return replay_in_words(step, tap, table, modules, own, search, criteria)
+        try:
+            return replay_in_words(step, tap, table, modules, own, search, criteria)
+        except Exception as error:
+            words = f"the replay failed: {in_words(error)}"
+            if not self._replay_failed:
+                _LOG.warning("surefoot goes on after step %d, where %s", step, words)
+            _LOG.debug("where it failed", exc_info=True)
+            self._replay_failed = True
+            return words, None
 
     @property
     def pending(self) -> bool:
@@ -167,6 +172,7 @@ class Forensics:
 
     # -- at every step --------------------------------------------------------------------------
 
+    @_spared(None)
     def listen(self, tap: EntryTap, step: int) -> None:
         """Get ready for a step: the first 8, then 16, 32, 64 ... are kept for comparison."""
         self.fresh()
@@ -183,6 +189,7 @@ class Forensics:
         self._criteria.clear()
         self._unread = ""
 
+    @_spared(None)
     def read(self, step: int, loss: torch.Tensor, tap: EntryTap | None, scale: float) -> None:
         """Note how the loss is made, while its graph is alive."""
         if tap is None or not tap.marking or self._unread:
@@ -204,6 +211,7 @@ class Forensics:
 
     # -- before a step --------------------------------------------------------------------------
 
+    @_spared(False)
     def notice(
         self,
         step: int,
@@ -256,6 +264,7 @@ class Forensics:
         entries = [e for e in tap.entries if id(e) in used] if used else list(tap.entries)
         return Batch(step, entries, list(self._criteria), loss)
 
+    @_spared(None)
     def suspect(
         self,
         why: str,
@@ -294,6 +303,7 @@ class Forensics:
 
     # -- after it -------------------------------------------------------------------------------
 
+    @_spared(None)
     def settle(
         self,
         tap: EntryTap,
@@ -310,8 +320,10 @@ class Forensics:
         inquiry = pending.inquiry
         if pending.before:
             tap.paused = True
-            self._examine(pending, modules, places, step_seconds)
-            tap.paused = False
+            try:
+                self._examine(pending, modules, places, step_seconds)
+            finally:
+                tap.paused = False
         elif not alone():
             self._look(pending)
         self._name(pending.batch, inquiry, indices)
@@ -362,9 +374,14 @@ class Forensics:
         found = indices(batch.tensors(), inquiry.batch)
         inquiry.indices = [found[i] for i in named if i < len(found)]
 
-    def stop(self) -> None:
+    def remove(self) -> None:
         """Forget everything that was kept."""
         self.fresh()
+        self.limits = Limits()
         self._kept = self._pending = None
         self._then.clear()
+
+    def stop(self) -> None:
+        """Forget everything, for good."""
+        self.remove()
         self.allowed = False
