@@ -1,4 +1,4 @@
-"""The guard on one optimizer: `surefoot.guard(optimizer, max_norm=1.0)`."""
+"""The guard on one optimizer: `surefoot.guard(optimizer, clip=1.0)`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 
 from surefoot.attach.closures import closure_of, overheard
 from surefoot.attach.readings import want
-from surefoot.guarding.clipping import NormClip, total_norm
+from surefoot.guarding.clipping import CLIPPINGS, Clipping, Gradients
+from surefoot.guarding.clipping.norm import Norm
 from surefoot.guarding.intervention import Intervention
 from surefoot.kernels import NONFINITE, make_pass
 
@@ -26,7 +27,7 @@ class Guard:
     which no factor mends: they are left as they came.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, clip: NormClip) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: Clipping) -> None:
         self.clip = clip
         self.norm = float("nan")
         self.steps = self.clipped = self.nonfinite = 0
@@ -68,15 +69,15 @@ class Guard:
         try:
             parameters = [p for g in optimizer.param_groups for p in g["params"]]
             rows = self._measured(optimizer, parameters)
+            gradients = Gradients(rows, parameters)
             self.steps += 1
-            self.norm = total_norm(rows)
+            self.norm = gradients.norm
             if np.nansum(rows[:, NONFINITE]):
                 self.nonfinite += 1
                 return
-            divisor = self.clip.divisor(rows)
-            if divisor > 1.0:
+            if cut := self.clip.cut(gradients):
                 self.clipped += 1
-                self._intervention.divide(optimizer, parameters, divisor)
+                self._intervention.apply(optimizer, parameters, cut)
         except Exception as error:
             self.remove()
             _LOG.warning(
@@ -101,21 +102,23 @@ class Guard:
         return rows
 
 
-def guard(optimizer: torch.optim.Optimizer, *, max_norm: float) -> Guard:
-    """Clip the norm of an optimizer's gradients at each step, in place of `clip_grad_norm_`.
+def guard(optimizer: torch.optim.Optimizer, *, clip: float | str | Clipping) -> Guard:
+    """Clip an optimizer's gradients at each step, in place of a call in the loop.
 
     Nothing else is to be called: it acts when the optimizer steps, on all gradients that this
-    optimizer is about to use (with several optimizers, each by itself). The result is that of
-    `torch.nn.utils.clip_grad_norm_` to rounding, also where a norm in float32 would be infinite or
-    zero. A step that needs no clipping is not written on, and a fused Adam, AdamW, SGD or Adagrad
-    clips in its own kernel. Under `surefoot.watch` the gradients are read once for both.
+    optimizer is about to use (with several optimizers, each by itself). A step that needs no
+    clipping is not written on; where all gradients are scaled alike, a fused Adam, AdamW, SGD or
+    Adagrad does it in its own kernel. Under `surefoot.watch` the gradients are read once for both.
 
-    max_norm: the largest norm to let through (Pascanu et al. 2013). Raises TypeError for anything
-    but an optimizer, ValueError for a max_norm that is not positive and for sharded parameters.
+    clip: the largest norm of all gradients together (Pascanu et al. 2013), as for
+    `torch.nn.utils.clip_grad_norm_`, whose result it gives to rounding, also where a norm in
+    float32 would be infinite; or the name of a clipping in `surefoot.guarding.clipping.CLIPPINGS`,
+    or one that you have made of it. Raises TypeError for anything but an optimizer, ValueError for
+    a clip that is none and for sharded parameters.
 
     >>> model = torch.nn.Linear(3, 1)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    >>> guard = guard(optimizer, max_norm=1.0)
+    >>> guard = guard(optimizer, clip=1.0)
     >>> model(torch.full((8, 3), 100.0)).sum().backward()
     >>> optimizer.step()
     >>> guard.clipped, guard.norm > 1000
@@ -124,11 +127,23 @@ def guard(optimizer: torch.optim.Optimizer, *, max_norm: float) -> Guard:
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
             f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}: "
-            "call surefoot.guard(optimizer, max_norm=1.0)"
+            "call surefoot.guard(optimizer, clip=1.0)"
         )
     if any(hasattr(p, "to_local") for g in optimizer.param_groups for p in g["params"]):
         raise ValueError(
             "expected parameters that this process holds whole, got sharded ones (DTensor), whose "
             "norm no process knows by itself: call torch.nn.utils.clip_grad_norm_ in the loop"
         )
-    return Guard(optimizer, NormClip(max_norm))
+    return Guard(optimizer, _clipping(clip))
+
+
+def _clipping(clip: float | str | Clipping) -> Clipping:
+    if isinstance(clip, str):
+        if clip not in CLIPPINGS:
+            raise ValueError(
+                f"expected clip to be a number or one of {', '.join(CLIPPINGS)}, got {clip!r}"
+            )
+        return CLIPPINGS[clip]()
+    if clip is None or isinstance(clip, (int, float)):
+        return Norm(clip)  # which says what it expects
+    return clip

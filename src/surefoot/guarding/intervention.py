@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from surefoot.guarding.clipping import Cut
+
 # Their fused kernels take both attributes; a subclass may have a step of its own.
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
 _ATTRIBUTES = ("grad_scale", "found_inf")
@@ -28,12 +30,26 @@ class Intervention:
         self._withheld: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._numbers: dict[tuple[str, torch.device], torch.Tensor] = {}
 
-    def divide(self, optimizer: Any, parameters: list[torch.Tensor], divisor: float) -> None:
-        """Divide the gradients by a number of 1 or more, in the optimizer's kernel or in place.
+    def apply(self, optimizer: Any, parameters: list[torch.Tensor], cut: Cut) -> None:
+        """Do to the gradients what a clipping wants.
 
-        Where the kernel does it, the gradients are divided when the step has been taken.
+        What holds for all of them the optimizer's kernel does where it can: then they are divided
+        when the step has been taken.
         """
         _separate(parameters)
+        with torch.no_grad():
+            if cut.divisor > 1.0:
+                self._divide_all(optimizer, parameters, cut.divisor)
+            scale = _scale_of(optimizer) if cut.bounded else 1.0
+            for index in cut.bounded:
+                if (gradient := parameters[index].grad) is not None:
+                    stored = gradient._values() if gradient.is_sparse else gradient
+                    stored.clamp_(-cut.bound * scale, cut.bound * scale)
+            for index, divisor in cut.divisors.items():
+                if (gradient := parameters[index].grad) is not None:
+                    gradient.div_(divisor)
+
+    def _divide_all(self, optimizer: Any, parameters: list[torch.Tensor], divisor: float) -> None:
         if takes_scale(optimizer) and divisor * _scale_of(optimizer) <= _LARGEST:
             given = getattr(optimizer, "grad_scale", None)
             number = self._number("grad_scale", divisor, _device(parameters))

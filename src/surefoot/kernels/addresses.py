@@ -63,7 +63,7 @@ class Addresses:
 
     def places(self, count: int) -> np.ndarray:
         """The addresses of the first tensors; of one that is not there, anything."""
-        return np.frombuffer(self._addresses, np.uint64, count)
+        return np.frombuffer(memoryview(self._addresses), np.uint64, count)
 
     def clear(self, count: int) -> None:
         """Make room for so many tensors, of which none is there."""
