@@ -13,13 +13,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 SOURCE = Path(__file__).parents[1] / "src"
-SECONDS = 60
+SECONDS = 110
 
 
 def environment() -> dict[str, str]:
@@ -47,24 +48,28 @@ def on_ranks(size: int, module: str, function: str) -> list[Any]:
         "WORLD_SIZE": str(size),
     }
     with tempfile.TemporaryDirectory() as folder:
-        programs = [
-            subprocess.Popen(
-                [sys.executable, __file__, module, function, f"{folder}/{rank}"],
-                env=environment() | world | {"RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in range(size)
-        ]
-        try:
-            printed = [program.communicate(timeout=SECONDS)[0] for program in programs]
-        finally:
+        programs = []
+        for rank in range(size):
+            command = [sys.executable, __file__, module, function, f"{folder}/{rank}"]
+            own = environment() | world | {"RANK": str(rank)}
+            with Path(folder, f"{rank}.txt").open("w") as out:
+                made = subprocess.Popen(command, env=own, stdout=out, stderr=subprocess.STDOUT)
+            programs.append(made)
+        _end_together(programs)
+        for rank, program in enumerate(programs):
+            printed = Path(folder, f"{rank}.txt").read_text()
+            assert program.returncode == 0, f"rank {rank}:\n{printed}"
+        return [torch.load(f"{folder}/{rank}", weights_only=False) for rank in range(size)]
+
+
+def _end_together(programs: list[subprocess.Popen[bytes]]) -> None:
+    """Wait for all to end; where one fails the others would wait for it: they are ended."""
+    end = time.monotonic() + SECONDS
+    while any(program.poll() is None for program in programs):
+        if any(program.returncode for program in programs) or time.monotonic() > end:
             for program in programs:
                 program.kill()
-        for rank, program in enumerate(programs):
-            assert program.returncode == 0, f"rank {rank}:\n{printed[rank]}"
-        return [torch.load(f"{folder}/{rank}", weights_only=False) for rank in range(size)]
+        time.sleep(0.05)
 
 
 def _main(module: str, function: str, out: str) -> None:

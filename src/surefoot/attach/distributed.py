@@ -71,6 +71,10 @@ class World:
                     found[name] = text.decode(errors="replace")
         return found
 
+    def release(self) -> None:
+        """Let the script end the store when it likes: what is said after that may be lost."""
+        self._served = None
+
     @property
     def lost(self) -> bool:
         """Whether the store has gone."""

@@ -34,32 +34,37 @@ class Exchange:
         self.members = members
         self.own = members.index(world.rank)
         self.broken = ""
-        self._calls = 0
+        self._world, self._calls = world, 0
         self._buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._group: Any = None
         try:
-            self.broken = self._meet(world, name)
+            self.broken = self._meet(name)
+            world.release()
             if not self.broken:
                 store = distributed.PrefixStore(f"{name}/group", world.store)
                 make = distributed.ProcessGroupGloo
                 self._group = make(store, self.own, len(members), timeout=_ANSWER)
         except Exception as error:
-            self._break(error)
+            self._break("no connection between the ranks could be made", error)
 
-    def _meet(self, world: World, name: str) -> str:
+    def _meet(self, name: str) -> str:
         """Wait for the others to be about to do the same; why in vain, if so."""
+        world = self._world
         world.say(f"{name}/here/{world.rank}", "")
         missing = set(self.members)
         end = time.monotonic() + _MEET
         while missing and not world.lost:
             missing -= {r for r in missing if world.heard([f"{name}/here/{r}"])}
-            gone = [r for r in missing if world.heard([f"aside/{r}"])]
-            if gone:
-                return f"surefoot has stepped aside on rank {gone[0]}"
+            if (gone := self._aside()) is not None:
+                return f"surefoot has stepped aside on rank {gone}"
             if missing and time.monotonic() > end:
                 return f"nothing is heard of surefoot on rank {min(missing)}"
             time.sleep(_LOOK if missing else 0.0)
         return "the store of the processes does not answer" if missing else ""
+
+    def _aside(self) -> int | None:
+        """The first rank that has said that it takes no part any more."""
+        return next((r for r in self.members if self._world.heard([f"aside/{r}"])), None)
 
     def gather(self, table: np.ndarray) -> np.ndarray | None:
         """The tables [R, N] of all members, from this one's [N] float64; None if broken.
@@ -72,13 +77,19 @@ class Exchange:
         sent[0], sent[1] = self._calls, len(table)
         sent[2:] = torch.from_numpy(table)
         self._calls += 1
+        begin = time.monotonic()
         try:
             self._group.allgather([list(received)], [sent]).wait()
         except Exception as error:
-            self._break(error)
+            late = time.monotonic() - begin >= 0.9 * _ANSWER.total_seconds()
+            gone = None if late else self._aside()
+            words = "a rank did not answer" if late else "another rank has ended its watch"
+            self._break(
+                words if gone is None else f"surefoot has stepped aside on rank {gone}", error
+            )
             return None
         if not torch.equal(received[:, :2], sent[:2].expand(len(received), 2)):
-            self._break(RuntimeError("the ranks are not at the same step"))
+            self._break("the ranks are not at the same step")
             return None
         return received[:, 2:].numpy()
 
@@ -89,8 +100,8 @@ class Exchange:
             self._buffers[count] = sent, torch.empty(size[1], size[0], dtype=torch.float64)
         return self._buffers[count]
 
-    def _break(self, error: Exception) -> None:
-        self.broken = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    def _break(self, why: str, error: Exception | None = None) -> None:
+        self.broken = why
         _LOG.debug("the exchange between ranks has ended", exc_info=error)
         self.close()
 

@@ -110,8 +110,12 @@ class Ledger:
         for i, event in enumerate(self.alarms):
             if event.step == step and event.detail["kind"] == kind:
                 self.alarms[i] = replace(event, detail={**event.detail, "ranks": told})
+        self.remark(step, "ranks", {"kind": kind, "ranks": told})
+
+    def remark(self, step: int, kind: str, detail: Mapping[str, Any]) -> None:
+        """Keep a word on a step in the record."""
         if self._sink is not None:
-            self._sink.event(self._index, Event(step, "ranks", {"kind": kind, "ranks": told}))
+            self._sink.event(self._index, Event(step, kind, detail))
 
     def inquiry(self, inquiry: Inquiry) -> None:
         """Keep what came of trying a suspect step again; there are few."""

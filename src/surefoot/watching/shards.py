@@ -16,14 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from surefoot.attach.distributed import alone, world
+from surefoot.attach.distributed import alone, placement, world
 from surefoot.attach.exchange import Exchange
 from surefoot.attach.shards import Layout, layout, members
 from surefoot.kernels import ZEROS, make_pass
 from surefoot.kernels.pieces import is_distributed, piece
 from surefoot.watching.fold import fold, fold_samples
+from surefoot.watching.ledger import Ledger
+from surefoot.watching.updates import Updates
 
 _LOG = logging.getLogger("surefoot")
+_LOCAL = (
+    "surefoot cannot put the pieces of sharded parameters together (%s): from here on their "
+    "numbers are those of this process's own pieces"
+)
 _SUMMANDS = 1 << 18  # elements in all, of gradients that are sums of pieces and not made of parts
 _NUMEL = ZEROS + 1
 
@@ -32,7 +38,8 @@ class Shards:
     """The distributed ones among the tensors of one training, of which it keeps none.
 
     key: what tells the training from others of the same processes; unknown: places of parameters
-    with a gradient of which the whole cannot be told.
+    with a gradient of which the whole cannot be told; problem: why the numbers are no longer those
+    of the whole, empty as long as they are.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -46,10 +53,11 @@ class Shards:
         self._sizes = {i: piece(tensors[i]).numel() for i in there}
         self._cut = [i for i in there if not self._layouts[i].whole]
         self._exchange: Exchange | None = None
-        self._told = False
+        self.problem = ""
         self._plan: _Plan | None = None
         self._now: list[Any] = []
         self._sampled = False  # the step under way, on all ranks
+        self._noted = False
 
     @staticmethod
     def among(tensors: Sequence[torch.Tensor]) -> Shards | None:
@@ -106,17 +114,23 @@ class Shards:
         make_pass(len(sums))(sums, out)
         rows[[i for i, _ in plan.summands]] = out
 
-    # -- weights, at sampled steps --------------------------------------------------------------
+    # -- at the end of a step -------------------------------------------------------------------
 
-    def samples(self, rows: dict[str, np.ndarray], used: np.ndarray) -> None:
-        """Make what was sampled of the pieces that of the parameters: ratios, sizes, shares.
+    def close(self, step: int, updates: Updates, present: np.ndarray, ledger: Ledger) -> None:
+        """Make what was sampled of the pieces that of the parameters; all ranks call it.
 
-        rows: of each quantity the row [P + 1, k]; used [P + 1]: share of the elements in use by
-        the optimizer. All ranks call it at the end of a step.
+        present [P]: steps in which each parameter had a gradient, those that are unknown too.
         """
+        present[list(self.unknown)] += 1
         due, self._sampled = self._sampled, False
-        if not due or not self._cut:
-            return
+        if due and self._cut:
+            self._samples(updates.rows, updates.used)
+        if self.problem and not self._noted:
+            self._noted = True
+            ledger.remark(step, "ranks", {"problem": _LOCAL % self.problem})
+
+    def _samples(self, rows: dict[str, np.ndarray], used: np.ndarray) -> None:
+        """Ratios, sizes and shares: of each quantity the row [P + 1, k]."""
         count = len(used)
         ratio, unmoved, weight, moment = (
             rows.get(name, np.full((count, k), np.nan)).reshape(count, k)[self._cut]
@@ -146,19 +160,15 @@ class Shards:
     # -- the others -----------------------------------------------------------------------------
 
     def _gather(self, table: np.ndarray) -> np.ndarray | None:
-        if self._exchange is None and not self._told:
+        if self._exchange is None and not self.problem:
             here = None if alone() else world(self.key)
             if here is not None and here.rank in self._members:
                 self._exchange = Exchange(here, self._members, self._name)
         found = self._exchange.gather(table) if self._exchange is not None else None
-        if found is None and not self._told:
-            self._told = True
-            why = self._exchange.broken if self._exchange is not None else "no store is shared"
-            _LOG.warning(
-                "surefoot cannot put the pieces of sharded parameters together (%s): from here on "
-                "their numbers are those of this process's own pieces",
-                why,
-            )
+        if found is None and not self.problem:
+            self.problem = self._exchange.broken if self._exchange else "the ranks share no store"
+            first = placement()[0] == 0  # what the others measure is not recorded
+            _LOG.log(logging.WARNING if first else logging.DEBUG, _LOCAL, self.problem)
         return found
 
     def leave(self, aside: bool) -> None:
