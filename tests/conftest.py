@@ -23,6 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # What a watch may replace for a while: (owner, attribute).
 PATCHABLE: tuple[tuple[Any, str], ...] = (
+    (torch, "compile"),
     (torch.autograd, "backward"),
     (torch.autograd, "grad"),
     (torch.Tensor, "backward"),
@@ -34,6 +35,7 @@ PATCHABLE: tuple[tuple[Any, str], ...] = (
     (torch.nn.Module, "__call__"),
     (torch.nn.Module, "__setattr__"),
     (torch.nn.Module, "_call_impl"),
+    (torch.nn.Module, "compile"),
     (sys, "excepthook"),
     (sys, "settrace"),
     (threading, "excepthook"),

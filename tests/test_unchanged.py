@@ -18,6 +18,8 @@ import torch
 from torch import nn
 
 from surefoot.watching import forensics as forensics_module
+from surefoot.watching import losses as losses_module
+from surefoot.watching import measuring as measuring_module
 from surefoot.watching import replays as replays_module
 from surefoot.watching import session as session_module
 from surefoot.watching import training as training_module
@@ -167,7 +169,7 @@ def broken_pass(count: int) -> Callable[..., None]:
 
 
 FAULTS: dict[str, str] = {
-    "kernel pass": f"{training_module.__name__}.make_pass",
+    "kernel pass": f"{measuring_module.__name__}.make_pass",
     "gate": "surefoot.diagnosis.gate.Gate.check",
     "gate's scores": "surefoot.diagnosis.gate.Gate.scores",
     "flow, entering": "surefoot.probes.flow.FlowProbe._begin",
@@ -186,12 +188,12 @@ FAULTS: dict[str, str] = {
     "loss's rise": "surefoot.watching.forensics.Rise.see",
     "draws": "surefoot.attach.loaders.Drawn.indices",
     "block sample": "surefoot.probes.blocks.float_tensors",
-    "anatomy": f"{session_module.__name__}.anatomy",
+    "anatomy": f"{losses_module.__name__}.anatomy",
     "layer table": f"{training_module.__name__}.build_table",
     "discovery": f"{session_module.__name__}.find_roots",
     "update ratios": f"{updates_module.__name__}.update_ratios",
     "weights sampled": f"{updates_module.__name__}.sample_weights",
-    "quantity": f"{training_module.__name__}._MEASURES",
+    "quantity": f"{measuring_module.__name__}._MEASURES",
     "series": "surefoot.record.series.Thinned.append",
     "writer put": "surefoot.record.Writer.put",
     "writer event": "surefoot.record.Writer.event",

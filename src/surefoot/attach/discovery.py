@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from surefoot.compiler import compiler
+
 
 def find_roots(parameters: Iterable[torch.Tensor]) -> list[nn.Module]:
     """The fewest outermost modules that own `parameters`, the one owning most of them first.
@@ -69,6 +71,12 @@ def _climb(module: nn.Module, parents: dict[int, list[nn.Module]]) -> list[nn.Mo
         if not above:
             tops.append(current)
     return tops or [module]
+
+
+def compiled_forms() -> list[nn.Module]:
+    """What torch.compile has made of modules so far, as far as it lives; costs as `find_roots`."""
+    kind = getattr(getattr(compiler(), "eval_frame", None), "OptimizedModule", None)
+    return [m for m in gc.get_objects() if type(m) is kind] if kind is not None else []
 
 
 def leaf_parameters(loss: torch.Tensor, limit: int = 100_000) -> list[torch.Tensor]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -20,12 +21,19 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from surefoot.attach.closures import closure_of, overheard
 from surefoot.attach.copies import leave_hooks_out_of_copies
 from surefoot.attach.loaders import Drawn
+from surefoot.compiler import leave_alone, outside
+
+
+def in_backward() -> bool:
+    """Whether a backward of this thread is under way."""
+    return torch._C._current_graph_task_id() != -1
 
 
 class Listener(Protocol):
     """Who is told. No method may change what it is given."""
 
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None: ...
+    def compiled(self, module: nn.Module, form: nn.Module) -> None: ...
     def before_backward(self, losses: list[torch.Tensor]) -> None: ...
     def after_backward(self) -> None: ...
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
@@ -47,16 +55,22 @@ class Patches:
         self._broken = False
         self._stepped = 0  # optimizer steps begun, to tell whether a GradScaler let one through
         self._undo: list[Callable[[], Any]] = []
+        self._ours: list[Callable[..., Any]] = []
+        self._left_alone = False  # by the compiler, once it is there
+        self._telling = False
 
     def install(self) -> None:
         """Begin to listen."""
         if self._undo:
             return
+        self._ours = [Patches._pre_hook, Patches._post_hook, Patches._tell]
         self._undo += [
             register_optimizer_step_pre_hook(self._pre_hook).remove,
             register_optimizer_step_post_hook(self._post_hook).remove,
         ]
         self._wrap(torch.optim.Optimizer, "__init__", self._optimizer_init)
+        self._wrap(torch, "compile", self._compile)
+        self._wrap(nn.Module, "compile", self._compile_in_place)
         self._wrap(torch.autograd, "backward", self._backward)
         self._wrap(torch.amp.GradScaler, "scale", self._scale)
         self._wrap(torch.amp.GradScaler, "step", self._scaler_step)
@@ -74,6 +88,8 @@ class Patches:
         original = getattr(owner, name)
         wrapper = functools.wraps(original)(make(original))
         setattr(owner, name, wrapper)
+        self._ours.append(wrapper)
+        self._left_alone = False
 
         def restore() -> None:
             # Someone who patched after us holds our wrapper: it stays, as a mere pass-through.
@@ -85,13 +101,21 @@ class Patches:
     def _tell(self, method: Callable[..., None], *args: Any) -> None:
         if self._broken or not self._undo or torch.compiler.is_compiling():
             return
+        if not self._left_alone:
+            self._left_alone = leave_alone(*self._ours)
+        before, self._telling = self._telling, True
         try:
-            method(*args)
+            outside(method, *args)
         except Exception as error:
             self._broken = True
             self._listener.failed(error)
+        finally:
+            self._telling = before
 
     def _pre_hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+        return outside(self._before_step, optimizer, args, kwargs)
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
         self._stepped += 1
         has_closure = closure_of(args, kwargs) is not None
         self._tell(self._listener.before_step, optimizer, has_closure)
@@ -102,6 +126,9 @@ class Patches:
         return overheard(args, kwargs, ran, raised)
 
     def _post_hook(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        outside(self._after_step, optimizer, args, kwargs)
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         has_closure = closure_of(args, kwargs) is not None
         self._tell(self._listener.after_step, optimizer, has_closure)
 
@@ -112,9 +139,26 @@ class Patches:
 
         return __init__
 
+    def _compile(self, original: Any) -> Any:
+        def compile(model: Any = None, *args: Any, **kwargs: Any) -> Any:
+            form = original(model, *args, **kwargs)
+            if isinstance(model, nn.Module) and form is not model:
+                self._tell(self._listener.compiled, model, form)
+            return form
+
+        return compile
+
+    def _compile_in_place(self, original: Any) -> Any:
+        def compile(module: nn.Module, *args: Any, **kwargs: Any) -> None:
+            original(module, *args, **kwargs)
+            self._tell(self._listener.compiled, module, module)
+
+        return compile
+
     def _backward(self, original: Any) -> Any:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._broken or not self._undo:
+            # One within another (a reentrant checkpoint) is a part of it; another is a listener's.
+            if self._broken or not self._undo or self._telling or in_backward():
                 return original(tensors, *args, **kwargs)
             losses = [tensors] if isinstance(tensors, torch.Tensor) else tensors
             if not isinstance(losses, (list, tuple)):

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from surefoot.compiler import eagerly
 from surefoot.probes.holdings import Holdings, Refused
 from surefoot.probes.randomness import accelerators, undisturbed
 
@@ -43,7 +44,7 @@ def set_aside(modules: list[nn.Module]) -> Iterator[dict[int, torch.Tensor]]:
             for module in everything:
                 _mute_hooks(module)
             quiet = contextlib.redirect_stdout(io.StringIO())
-            with quiet, torch.autograd.set_detect_anomaly(False):
+            with quiet, eagerly(), torch.autograd.set_detect_anomaly(False):
                 yield stand_ins.aliases
         finally:
             holdings.put_back()

@@ -17,8 +17,9 @@ from torch.autograd.graph import get_gradient_edge
 
 from surefoot.layers import Kind, LayerTable
 from surefoot.probes import statistics
+from surefoot.probes.curtain import Placed, place
 from surefoot.probes.recurrence import through_time
-from surefoot.probes.safely import Hook, safely
+from surefoot.probes.safely import safely
 from surefoot.signals.flow import Call, Flow, TensorStats
 
 _WEIGHTED_NODES = ("Addmm", "Mm", "Bmm", "Baddbmm", "Convolution", "Linear", "Embedding", "Scaled")
@@ -38,7 +39,7 @@ class FlowProbe:
     def __init__(self, table: LayerTable, modules: list[nn.Module]) -> None:
         self._table = table
         self._modules = modules
-        self._handles: list[Any] = []
+        self._handles: list[Placed] = []
         self.failure: Exception | None = None
         self._clear()
 
@@ -57,16 +58,19 @@ class FlowProbe:
         self._softmaxes: set[Any] = set()
         self.entries: list[int] = []
 
-    def install(self) -> None:
-        """Put the hooks in place; from then on the modules are no longer kept alive."""
+    def install(self, set_aside: bool = False) -> None:
+        """Put the hooks in place; from then on the modules are no longer kept alive.
+
+        set_aside: whether the modules have tables of hooks for this alone, as in a replay.
+        """
         modules, self._modules = self._modules, []
         for i, module in enumerate(modules):
             if isinstance(module, torch.jit.ScriptModule):
                 continue
-            self._handles += [
-                module.register_forward_pre_hook(Hook(self._enter, i), with_kwargs=True),
-                module.register_forward_hook(Hook(self._leave, i), with_kwargs=True),
-            ]
+            hooks = partial(self._enter, i), partial(self._leave, i)
+            placed = place(module, *hooks, set_aside=set_aside, with_kwargs=True)
+            if placed is not None:
+                self._handles.append(placed)
 
     def remove(self) -> None:
         """Take every hook away; what was measured stays until `collect`."""
@@ -90,7 +94,7 @@ class FlowProbe:
         call = None
         # Without gradients only what belongs to a step is of interest: a part that is cut off.
         inside = bool(self._open) and self._open[-1][1] is not None
-        usable = (torch.is_grad_enabled() or inside) and not torch.compiler.is_compiling()
+        usable = torch.is_grad_enabled() or inside
         # During backward, checkpointing runs forwards again: they were already seen.
         if usable and torch._C._current_graph_task_id() == -1 and len(self._calls) < _MAX_CALLS:
             call = self._begin(layer, module, args, kwargs)

@@ -111,7 +111,7 @@ def _attempt(
         mode = OriginMode(partial(_open_layer, probe)) if search else None
         strangers = own is not None and not own.keys() <= aliases.keys()
         again = _Again(used, aliases, mode, strangers)
-        probe.install()
+        probe.install(set_aside=True)
         try:
             with one_cache() if shared else contextlib.nullcontext():
                 again.run()

@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from surefoot.attach.discovery import find_roots, leaf_parameters
+from surefoot.attach.discovery import compiled_forms, find_roots, leaf_parameters
 from surefoot.attach.loaders import Drawn
-from surefoot.attach.patches import Patches
+from surefoot.attach.patches import Patches, in_backward
 from surefoot.diagnosis.diagnose import diagnose, merge
 from surefoot.environment import describe
 from surefoot.findings import Report
 from surefoot.forks import Fork
-from surefoot.probes.origin import half_in_loss, undefined_in_loss
+from surefoot.probes.curtain import Curtain
 from surefoot.record import Writer
 from surefoot.record.data import Event, RunData
-from surefoot.signals.loss import anatomy, together
+from surefoot.watching.losses import Losses
 from surefoot.watching.training import Training
 
 _LOG = logging.getLogger("surefoot")
@@ -66,11 +66,9 @@ class Session:
         self._writer: Writer | None = None
         self._of: dict[int, tuple[weakref.ref[Any], Training]] = {}
         self._manual: Training | None = None
-        self._loss: float | None = None
-        self._anatomy: dict[str, Any] = {}
-        self._fresh = True  # no optimizer has stepped since the last backward
-        self._scales: dict[int, float] = {}
-        self._scale: float | None = None  # of the latest backward
+        self._losses = Losses()
+        self._curtain = Curtain()
+        self._forms: list[weakref.ref[nn.Module]] = []  # made by torch.compile
         self._steps: list[bool] = []  # steps under way, outermost first: with a closure or not
         self._heard = False  # the step under way was measured in its closure
         self._process = Fork()
@@ -89,6 +87,7 @@ class Session:
                 self.problem = f"no record is kept in {self.folder}: {error}"
         self._running = True
         try:
+            self._forms = [weakref.ref(form) for form in compiled_forms()]
             self._patches.install()
         except Exception as error:
             self._patches.remove()
@@ -113,6 +112,7 @@ class Session:
         self.ended = ended or self.ended
         try:
             self._patches.remove()
+            self._curtain.remove()
             for training in self.trainings:
                 training.stop(self.ended)
         except Exception as error:
@@ -186,6 +186,7 @@ class Session:
 
     def watch(self, model: nn.Module | None, optimizer: torch.optim.Optimizer) -> Training:
         """Take a training under watch; the model is searched for if it is None."""
+        self._curtain.hang()
         trained = [p for g in optimizer.param_groups for p in g["params"]]
         training = next((t for t in self.trainings if t.owns(trained)), None)
         # More of the same model is being trained than was known: begin anew.
@@ -204,7 +205,8 @@ class Session:
 
     def _begin(self, models: list[nn.Module], trained: list[torch.Tensor], groups: int) -> Training:
         index = next(self._indices)
-        training = Training(index, models, trained, self._writer, groups, self._forensics)
+        forms = [f for ref in self._forms if (f := ref()) is not None]
+        training = Training(index, models, trained, self._writer, groups, self._forensics, forms)
         training.indices = self.drawn.indices
         self.trainings.append(training)
         return training
@@ -224,17 +226,24 @@ class Session:
         if self._adopt and self._process.here and len(self.trainings) < _MAX_TRAININGS:
             self.watch(None, optimizer)
 
+    def compiled(self, module: nn.Module, form: nn.Module) -> None:
+        """`torch.compile(module)` gave a form, or the module itself was compiled."""
+        self._curtain.hang()
+        if form is not module:
+            self._forms.append(weakref.ref(form))
+        for training in self.trainings:
+            training.taps.compiled(module, form)
+
     def loss_scaled(self, scaled: Any, scale: float) -> None:
         """Remember the factor that GradScaler put on a loss."""
-        if isinstance(scaled, torch.Tensor):
-            self._scales = {id(scaled): scale}
+        self._losses.scaled(scaled, scale)
 
     def step_refused(self, optimizer: torch.optim.Optimizer) -> None:
         """GradScaler did not let the optimizer step: measured like any other, and not taken."""
         training = self._training_of(optimizer)
         if training is None or not self._process.here:
             return
-        training.loss, training.scaling.scale = self._loss, self._scale
+        training.loss, training.scaling.scale = self._losses.value, self._losses.scale
         training.before_step(optimizer, optimizer.param_groups, refused=True)
         self._finish(training, optimizer)
 
@@ -244,8 +253,8 @@ class Session:
             return
         if not any(self._steps):
             self._steps.clear()  # no step is under way: the last one raised
-        if self._fresh:
-            self._fresh, self._loss, self._anatomy = False, None, {}
+        if self._losses.taken:
+            self._losses.begin()
             if self._manual is not None:
                 self._manual.note_updates(self._manual)
             for training in self.trainings:
@@ -254,36 +263,10 @@ class Session:
             training.carried.before_backward()
         for tensor in losses:
             if tensor.numel() == 1 and tensor.grad_fn is not None:
-                self._read(tensor)
+                left_out = self._left_out if self._knows_all else None
+                self._losses.read(tensor, self.trainings, left_out)
         if not self.trainings and self._adopt:
             self._watch_by_hand(losses)
-
-    def _read(self, tensor: torch.Tensor) -> None:
-        scale = self._scales.get(id(tensor), 1.0)
-        self._scale = scale if self._scales else None
-        value = float(tensor.item()) / scale
-        self._loss = value + (self._loss or 0.0)
-        for training in self.trainings:
-            training.read_loss(tensor, scale)
-        finite = abs(value) < float("inf")
-        if finite and not any(t.wants_anatomy for t in self.trainings):
-            return
-        found = anatomy(tensor).to_json()
-        found["value"] = value
-        found["multiplier"] /= scale
-        for name in ("trivial", "floor"):
-            if found[name] is not None:
-                found[name] /= scale
-        found["undefined"] = undefined_in_loss(tensor)
-        if not finite:
-            found["half"] = half_in_loss(tensor)
-        elif self._knows_all and any(t.step >= 2 for t in self.trainings):
-            found["left_out"], found["left_out_layers"] = self._left_out(tensor)
-        # Of several backward calls before one step the losses are added up, and so is this.
-        self._anatomy = found = together(self._anatomy, found)
-        for training in self.trainings:
-            if training.wants_anatomy or not finite:
-                training.anatomy = found
 
     @property
     def _knows_all(self) -> bool:
@@ -307,13 +290,17 @@ class Session:
             return
         for training in self.trainings:
             training.carried.after_backward()
+            if training.piecewise:
+                training.loss = self._losses.value
+                training.pieced(self._sharing(training))
+                self._live_diagnosis()
         training = self._manual
         if training is not None:
             groups = [{"params": training.live_parameters()}]
-            training.loss = self._loss
+            training.loss = self._losses.value
             training.before_step(training, groups)
             training.after_step(training)
-            self._fresh = True
+            self._losses.taken = True
 
     def _watch_by_hand(self, losses: list[torch.Tensor]) -> None:
         leaves = [p for t in losses for p in leaf_parameters(t)]
@@ -342,9 +329,13 @@ class Session:
 
     def _measure(self, optimizer: torch.optim.Optimizer) -> None:
         training = self._training_of(optimizer)
-        if training is not None:
-            training.loss, training.scaling.scale = self._loss, self._scale
-            training.before_step(optimizer, optimizer.param_groups)
+        if training is None:
+            return
+        if in_backward():
+            training.piece(optimizer)
+            return
+        training.loss, training.scaling.scale = self._losses.value, self._losses.scale
+        training.before_step(optimizer, optimizer.param_groups)
 
     def after_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """The optimizer has acted."""
@@ -353,16 +344,21 @@ class Session:
             return
         if closure and not self._heard:
             self._measure(optimizer)
-        self._fresh, self._heard = True, False
+        self._losses.taken, self._heard = True, False
         training = self._training_of(optimizer)
-        if training is not None:
+        if training is not None and in_backward():  # the step ends with it
+            training.note_updates(optimizer)
+        elif training is not None:
             self._finish(training, optimizer)
 
     def _finish(self, training: Training, optimizer: torch.optim.Optimizer) -> None:
-        self._fresh = True
-        sharing = [key for key, (r, t) in self._of.items() if t is training and r() is not None]
-        training.after_step(optimizer, sharing)
+        self._losses.taken = True
+        training.after_step(optimizer, self._sharing(training))
         self._live_diagnosis()
+
+    def _sharing(self, training: Training) -> list[int]:
+        """The ids of the optimizers that train the same model."""
+        return [key for key, (r, t) in self._of.items() if t is training and r() is not None]
 
     def _live_diagnosis(self) -> None:
         """Now and then, write what would be said if the run ended here (for a killed run)."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Collection
 
 import numpy as np
 from torch import nn
 
-from surefoot.layers import LayerTable
+from surefoot.compiler import has_compiled
+from surefoot.layers import LayerTable, unwrap
 from surefoot.probes.blocks import BlockTap, choose_blocks
+from surefoot.probes.doors import compiled_in_place
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.safely import raise_failure
 from surefoot.probes.tap import EntryTap
@@ -25,7 +28,9 @@ class Taps:
     outputs are sampled.
     """
 
-    def __init__(self, table: LayerTable, modules: list[nn.Module]) -> None:
+    def __init__(
+        self, table: LayerTable, modules: list[nn.Module], forms: Collection[nn.Module] = ()
+    ) -> None:
         self._table = table
         self._modules = [weakref.ref(m) for m in modules]
         self.blocks = choose_blocks(table)
@@ -33,8 +38,14 @@ class Taps:
         self._roots = [i for i, layer in enumerate(table.layers) if layer.parent is None]
         roots = [modules[i] for i in self._roots[:_MAX_ENTRIES] if modules]
         self.entry: EntryTap | None = EntryTap(roots) if roots else None
+        self._forms: list[tuple[weakref.ref[nn.Module], weakref.ref[nn.Module]]] = []
+        self._compiled = False  # or called by what was
+        self.blind = ""  # why the flow of a compiled step could not be made again
+        self._due = False
         self._block: BlockTap | None = None
         self._flow: FlowProbe | None = None
+        for form in forms:
+            self.compiled(unwrap(form), form)
         self.instrument()
 
     def modules(self) -> list[nn.Module] | None:
@@ -46,23 +57,51 @@ class Taps:
         """The outermost modules and their names."""
         return [(self._table.layers[i].name, self._modules[i]()) for i in self._roots]
 
+    # -- compiled parts -------------------------------------------------------------------------
+
+    def compiled(self, module: nn.Module, form: nn.Module) -> None:
+        """A form was compiled of a module, or the module itself; any may be one of the table's."""
+        module = unwrap(module)
+        if not any(ref() is module for ref in self._modules):
+            return
+        self._compiled = True
+        self._forms.append((weakref.ref(module), weakref.ref(form)))
+        if self.entry is not None:
+            self.entry.open_door(module, form)
+
+    def unseen(self, flow: Flow, fed: np.ndarray) -> bool:
+        """Whether the modules of an instrumented step ran in a graph, at least in part.
+
+        fed [P]: whether a parameter had a gradient in that step.
+        """
+        if not self._compiled and has_compiled():
+            # A function that was compiled may have called them: then few of them were seen.
+            owners = {self._table.parameters[i].layer for i in np.flatnonzero(fed)}
+            seen = owners & {call.layer for call in flow.calls}
+            in_place = any(map(compiled_in_place, self.modules() or ()))
+            self._compiled = in_place or 2 * len(seen) < len(owners)
+        return self._compiled
+
     # -- an instrumented step -------------------------------------------------------------------
 
     @property
     def instrumented(self) -> bool:
         """Whether the step under way is instrumented."""
-        return self._flow is not None
+        return self._due
 
     def instrument(self) -> None:
         """Follow the next step through every module."""
         if (modules := self.modules()) is not None and len(modules) <= _MAX_MODULES:
-            self._flow = FlowProbe(self._table, modules)
-            self._flow.install()
+            self._due = True
+            if not self._compiled:
+                self._flow = FlowProbe(self._table, modules)
+                self._flow.install()
 
     def collect(self, step: int) -> Flow | None:
         """What the instrumented step has shown; None if it was none."""
+        due, self._due = self._due, False
         if (probe := self._flow) is None:
-            return None
+            return Flow(step, []) if due else None
         self._flow = None
         probe.remove()
         flow = probe.collect(step)
@@ -80,12 +119,15 @@ class Taps:
             if self.entry is not None:
                 self.entry.remove()
             self.entry = EntryTap([_inner(modules[i]) for i in entries])
+            for module, form in self._forms:
+                if (known := module()) is not None and (door := form()) is not None:
+                    self.entry.open_door(known, door)
 
     # -- sampled steps --------------------------------------------------------------------------
 
     def sample(self) -> None:
         """Read the outputs of the blocks in the next step."""
-        if self._block is not None:
+        if self._block is not None and not self._compiled:
             self._block.install()
 
     def sampled(self) -> tuple[float, np.ndarray] | None:

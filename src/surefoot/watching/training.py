@@ -8,6 +8,7 @@ full flows, replays) is bought from a budget of measured time.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -18,18 +19,18 @@ from torch import nn
 
 from surefoot.attach.discovery import owners
 from surefoot.attach.driver import Driver
-from surefoot.attach.readings import offer
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
-from surefoot.kernels import NONFINITE, NORM, make_pass
 from surefoot.layers import build_table
 from surefoot.probes.safely import raise_failure
-from surefoot.signals import QUANTITIES, Axis, Step
+from surefoot.signals import Axis
+from surefoot.watching.again import Again
 from surefoot.watching.budget import Budget
 from surefoot.watching.carried import Carried
 from surefoot.watching.coherence import Coherence
 from surefoot.watching.forensics import Forensics
 from surefoot.watching.ledger import Ledger, Sink
+from surefoot.watching.measuring import Measuring
 from surefoot.watching.places import Places
 from surefoot.watching.ranks import Ranks
 from surefoot.watching.scaling import Scaling
@@ -38,9 +39,7 @@ from surefoot.watching.taps import Taps
 from surefoot.watching.turns import Turns
 from surefoot.watching.updates import Updates
 
-_INPUTS = 8  # tensors that enter the model whose scale is read at every step
 _EVERY = 8  # steps, once the run has begun, between two at which a gradient is followed
-_MEASURES = [(q.name, q.measure) for q in QUANTITIES.values() if q.measure is not None]
 
 
 class Training:
@@ -57,16 +56,17 @@ class Training:
         sink: Sink | None,
         groups: int = 1,
         forensics: bool = True,
+        forms: Collection[nn.Module] = (),
     ) -> None:
         self.index = index
         self.layers, modules, tensors = build_table(models, trained)
         count = len(tensors)
-        self.taps = Taps(self.layers, modules)
+        self.taps = Taps(self.layers, modules, forms)
         self._places = Places(tensors)
         counts = {Axis.GROUP: groups, Axis.PARAMETER: count, Axis.BLOCK: len(self.taps.blocks)}
         self.ledger = Ledger(index, self.layers, counts, sink)
         self._gate = Gate(count)
-        self._allocate(count)
+        self._measuring = Measuring(self._places)
         # What is known so far; `case` hands it out as Facts.
         self.step, self.driver, self.ended = 0, Driver(), "running"
         self.carried, self.scaling, self.ranks = Carried(), Scaling(), Ranks()
@@ -75,11 +75,14 @@ class Training:
         self._nonfinite_loss: int | None = None
         # The step under way.
         self._turns = Turns()
+        self._acted: weakref.ref[Any] | None = None
+        self.piecewise = 0  # the backward in the middle of which optimizers act, 0 for none
         self._updates = Updates(count)
         self.budget = Budget()
         self.loss: float | None = None
         self.anatomy: dict[str, Any] = {}
         self.forensics = Forensics(forensics)
+        self._again = Again(self.taps, self.forensics, self.ledger)
         self._coherence = Coherence(
             self.ledger, self.taps.blocks, self.budget.affordable, forensics
         )
@@ -91,15 +94,6 @@ class Training:
     def title(self) -> str:
         """What tells it from the others of its process."""
         return f"{self.layers.model} (training {self.index + 1})"
-
-    def _allocate(self, count: int) -> None:
-        """The buffers of the hot path, made once."""
-        self._pass = make_pass(count + _INPUTS)
-        self._out = np.empty((count + _INPUTS, 5))
-        # One row more than parameters: an optimizer's tensors that are not in the table end there.
-        self._row = np.full((count + 1, 5), np.nan)
-        self._norms, self._bad = self._row[:-1, NORM], self._row[:-1, NONFINITE]
-        self._now = Step(self._row[:-1], self._out[:0])
 
     def owns(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is a live parameter of this training."""
@@ -149,55 +143,74 @@ class Training:
         parameters = [p for g in groups for p in g["params"]]
         gradients, order = [p.grad for p in parameters], self._places.order(key, parameters)
         self.carried.at_step(self.step, order)
-        self._measure(order, gradients, optimizer, groups)
+        raise_failure(self.taps.entry)
+        inputs = self.taps.entry.inputs if self.taps.entry is not None else []
+        first = not self._turns.stepped
+        self._measuring.read(optimizer, order, gradients, inputs, first)
         self._turns.stepped.add(key)
-        tripped = self._gate.check(self._norms, self._bad)
-        if tripped is not None and self.scaling.held_back(optimizer):
-            self.ledger.rows["loss_scaling"][1] = 1
-        if self.taps.instrumented:
-            self._finish_flow()
-        if tripped is not None:
-            self._alarm(tripped, parameters, gradients)
-        elif len(self._turns.stepped) == 1:  # once a step
-            self._notice()
+        own = {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
+        self._judge(optimizer, groups, first, own)
         if self.budget.sampling(self.step) and not self.scaling.now:
             with self.budget.charged():
                 self._updates.sample(parameters)
-                self._updates.sample_moments(optimizer, parameters, order, self.ledger, self.step)
+                self._updates.sample_moments(optimizer, parameters, order)
 
-    def _measure(
-        self, order: np.ndarray, gradients: list[Any], optimizer: Any, groups: list[dict[str, Any]]
+    def _judge(
+        self,
+        optimizer: Any,
+        groups: list[dict[str, Any]],
+        first: bool,
+        own: dict[int, torch.Tensor] | None,
     ) -> None:
-        """One pass over the gradients and the inputs, then the row of every quantity."""
+        """Fill the step's rows and ask the gate; own: id(parameter) -> gradient, None where the
+        weights have moved already."""
+        now = self._measuring.now
+        now.loss, now.scale, now.refused = self.loss, self.scaling.scale, self.scaling.now
+        self._measuring.note(groups, self.ledger.rows)
+        tripped = self._gate.check(self._measuring.norms, self._measuring.bad)
+        if tripped is not None and self.scaling.held_back(optimizer):
+            self.ledger.rows["loss_scaling"][1] = 1
+        if self.taps.instrumented:
+            self._finish_flow(own)
+        if tripped is not None:
+            self._alarm(tripped, own)
+        elif first:  # once a step
+            self._notice(own is not None)
+
+    # -- optimizers that act in the middle of backward ------------------------------------------
+
+    def piece(self, optimizer: Any) -> None:
+        """Read the gradients that an optimizer is about to use while backward goes on."""
+        key = id(optimizer)
+        if key in self._turns.stepped and self.piecewise != self.carried.backwards:
+            self._commit(late=True)
+        parameters = [p for g in optimizer.param_groups for p in g["params"]]
+        gradients, order = [p.grad for p in parameters], self._places.order(key, parameters)
+        first = not self._turns.stepped
+        self._measuring.read(optimizer, order, gradients, [], first)
+        self._turns.stepped.add(key)
+        self.piecewise, self._acted = self.carried.backwards, weakref.ref(optimizer)
+        if self.budget.sampling(self.step):
+            with self.budget.charged():
+                self._updates.sample(parameters)
+                self._updates.sample_moments(optimizer, parameters, order)
+
+    def pieced(self, sharing: Collection[int]) -> None:
+        """That backward is over."""
         raise_failure(self.taps.entry)
-        inputs = self.taps.entry.inputs[:_INPUTS] if self.taps.entry is not None else []
-        count, size = len(gradients), len(gradients) + len(inputs)
-        if size > len(self._out):  # a group was added: what it trains is not in the table
-            self._out = np.empty((size, 5))
-        out = self._out[:size]
-        self._pass(gradients + inputs, out)
-        scale = getattr(optimizer, "grad_scale", None)
-        if scale is not None:  # a fused optimizer under GradScaler sees scaled gradients
-            out[:count, :3] /= float(scale)
-        offer(optimizer, out[:count])
-        if order is self._places.all:  # the usual optimizer holds them in the table's order
-            self._row[:-1] = out[:count]
-        else:
-            if not self._turns.stepped:
-                self._row.fill(np.nan)
-            self._row[order] = out[:count]
-        now = self._now
-        now.inputs, now.elements = out[count:], sum(t.numel() for t in inputs)
-        now.loss, now.groups = self.loss, groups
-        now.scale, now.refused = self.scaling.scale, self.scaling.now
-        for name, measure in _MEASURES:
-            measure(now, self.ledger.rows[name])
-        now.groups = []  # nothing of the run's is kept between two steps
+        inputs = self.taps.entry.inputs if self.taps.entry is not None else []
+        self._measuring.read_inputs(inputs)
+        optimizer = self._acted() if self._acted is not None else None
+        self._judge(optimizer, getattr(optimizer, "param_groups", []), True, None)
+        self._close(sharing)
 
     def after_step(self, optimizer: Any, sharing: Collection[int] = ()) -> None:
         """Note what the optimizer did; sharing: ids of those that train the same model."""
         if optimizer is not self:  # without one of torch's, the update is yet to come
             self.note_updates(optimizer)
+        self._close(sharing)
+
+    def _close(self, sharing: Collection[int]) -> None:
         if self._turns.complete(sharing):
             self._settle()
             self._commit()
@@ -210,35 +223,39 @@ class Training:
             return
         with self.budget.charged():
             order = partial(self._places.order, id(optimizer))
-            if self._updates.measure(order, self.ledger, self.step):
+            if self._updates.measure(order):
                 self.budget.sampled(self.step)
 
-    def _notice(self) -> None:
+    def _notice(self, unmoved: bool) -> None:
         """Look at the loss: has it risen, and what could it have been?"""
         asked = bool(self.anatomy) and self.anatomy.get("trivial") is None
-        if self.forensics.notice(self.step, self.loss, self.taps.entry, self._places, asked):
+        risen = self.forensics.notice(self.step, self.loss, self.taps.entry, self._places, asked)
+        if risen and unmoved:
             self._suspect("rise", np.empty(0, np.intp))
         if self.forensics.limits.constant is not None:
             self.anatomy = {**self.anatomy, **self.forensics.limits.to_json()}
 
     # -- detail, bought from the time budget ----------------------------------------------------
 
-    def _finish_flow(self) -> None:
+    def _finish_flow(self, own: dict[int, torch.Tensor] | None) -> None:
         """Collect the instrumented step that has just been measured."""
         if (flow := self.taps.collect(self.step)) is None:
             return
-        # Refused by GradScaler, or first seen in mid-step, by its backward: the next one serves.
-        if self.scaling.passing or (not flow.calls and self.step == 0):
+        if self.scaling.passing:  # refused by GradScaler: the next one serves
+            self.taps.instrument()
+            return
+        if self.taps.unseen(flow, ~np.isnan(self._measuring.norms)):
+            with self.budget.charged():
+                flow = self._again.flow(self.step, own) or flow
+        elif not flow.calls and self.step == 0:  # first seen in mid-step, by its backward
             self.taps.instrument()
             return
         flow.loss = self.anatomy
         self.ledger.flow(flow)
 
-    def _alarm(
-        self, tripped: np.ndarray, parameters: list[torch.Tensor], gradients: list[Any]
-    ) -> None:
+    def _alarm(self, tripped: np.ndarray, own: dict[int, torch.Tensor] | None) -> None:
         z, factor = self._gate.scores(tripped)
-        nonfinite = self._row[tripped, NONFINITE] > 0
+        nonfinite = self._measuring.bad[tripped] > 0
         kind = "nonfinite" if nonfinite.any() else "spike"
         kind = "refused" if self.scaling.now else kind
         detail: dict[str, Any] = {
@@ -256,29 +273,13 @@ class Training:
         if lost or (
             kind != "refused" and same < 8 and self.budget.affordable(self.budget.typical * 4)
         ):
-            own = {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
             with self.budget.charged():
-                detail["replay"] = self._replay(own, search=kind != "spike")
+                search = kind != "spike"
+                detail["replay"] = self._again.replay(self.step, own, search, self.anatomy)
         self.ledger.alarm(self.step, kind, detail)
         self.ranks.alarmed(kind, same + 1)
-        if not self.scaling.now:
+        if not self.scaling.now and own is not None:
             self._suspect(kind, tripped)
-
-    def _replay(self, own: dict[int, torch.Tensor], search: bool) -> str:
-        """Replay the step; returns what came of it in words."""
-        modules = self.taps.modules()
-        if not self.forensics.allowed:
-            return "forbidden by option"
-        if self.taps.entry is None or modules is None:
-            running = self.taps.instrumented
-            return "the step was instrumented as it ran" if running else "no entry module seen"
-        words, flow = self.forensics.replay(
-            self.step, self.taps.entry, self.layers, modules, own, search
-        )
-        if flow is not None:
-            flow.loss = dict(self.anatomy)
-            self.ledger.flow(flow)
-        return words
 
     def _suspect(self, why: str, tripped: np.ndarray) -> None:
         """Have the step tried again when it has been taken."""
@@ -300,16 +301,17 @@ class Training:
     def _commit(self, late: bool = False) -> None:
         """Close the step: one row into memory and one into the record, then get ready."""
         self._turns.end()
-        loss = self._now.loss
+        loss = self._measuring.now.loss
         if loss is not None and not math.isfinite(loss) and self._nonfinite_loss is None:
             self._nonfinite_loss, self.ledger.lost = self.step, self.anatomy
         if self._gate.calm:
             self._complete += 1
         else:
-            self._present += ~np.isnan(self._norms)
+            self._present += ~np.isnan(self._measuring.norms)
         if (sampled := self.taps.sampled()) is not None:
             self.budget.spent += sampled[0]
             self.ledger.put(self.step, "block_scale", sampled[1])
+        self._updates.put(self.ledger, self.step)
         self.ledger.commit(self.step)
         if self.ranks.busy:
             self.ranks.exchange(self.step, self.case, self.ledger)
@@ -321,9 +323,11 @@ class Training:
         self._prepare_next(late)
 
     def _prepare_next(self, late: bool) -> None:
-        # The backward of the next step is over if this one is late: it cannot be told any more.
+        # The backward of the next step is over if this one is late: it cannot be told any more. Nor
+        # can it where gradients are zeroed in the middle of backward.
+        late, self.piecewise = late or bool(self.piecewise), 0
         if not late and not self.carried.following and (self.step < 64 or self.step % _EVERY == 0):
-            self.carried.follow_one(self._norms, self._places.refs)
+            self.carried.follow_one(self._measuring.norms, self._places.refs)
         self.budget.step_ended()
         if self.anatomy and milestone(self.step):
             self.ledger.losses.append(self.anatomy)

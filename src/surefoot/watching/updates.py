@@ -19,12 +19,16 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 class Updates:
-    """Update-to-weight ratios of `count` parameters. Holds no parameter between two steps."""
+    """Update-to-weight ratios of `count` parameters. Holds no parameter between two steps.
+
+    rows: of the step under way, by quantity, [count + 1, k].
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._weights: Weights | None = None
         self._of: list[weakref.ref[torch.Tensor]] = []
+        self.rows: dict[str, np.ndarray] = {}
 
     def sample(self, parameters: list[torch.Tensor]) -> None:
         """Note where the weights stand."""
@@ -32,30 +36,23 @@ class Updates:
         self._weights = sample_weights(parameters)
 
     def sample_moments(
-        self,
-        optimizer: Any,
-        parameters: list[torch.Tensor],
-        order: np.ndarray,
-        ledger: Ledger,
-        step: int,
+        self, optimizer: Any, parameters: list[torch.Tensor], order: np.ndarray
     ) -> None:
-        """Put the weights' sizes into the ledger, and how well the second moment fits."""
+        """Note the weights' sizes, and how well the second moment fits."""
         found = second_moments(optimizer, parameters, np.empty((len(parameters), 2)))
         sizes = weight_sizes(self._weights) if self._weights is not None else None
         for name, values in (("second_moment", found), ("weight", sizes)):
             if values is not None and len(values) == len(order):
-                self._put(ledger, step, name, order, values)
+                self._note(name, order, values)
 
     @property
     def pending(self) -> bool:
         """Whether the weights were sampled and not yet measured again."""
         return self._weights is not None
 
-    def measure(
-        self, order: Callable[[list[torch.Tensor]], np.ndarray], ledger: Ledger, step: int
-    ) -> bool:
-        """Put the ratios into the ledger, NaN for what was not sampled, and for parameters in half
-        precision what did not move at all. False if there is nothing to compare with.
+    def measure(self, order: Callable[[list[torch.Tensor]], np.ndarray]) -> bool:
+        """Note the ratios, NaN for what was not sampled, and for parameters in half precision what
+        did not move at all. False if there is nothing to compare with.
 
         `order` gives the places of the parameters in the table, -1 for foreign ones.
         """
@@ -66,20 +63,26 @@ class Updates:
         after, places = sample_weights(parameters), order(parameters)
         ratios = np.empty(len(parameters))
         update_ratios(before, after, ratios)
-        self._put(ledger, step, "update_ratio", places, ratios)
+        self._note("update_ratio", places, ratios)
         half = [p.dtype in _HALF for p in parameters]
         if any(half) and before.sizes == after.sizes:
             shares = np.where(half, unmoved_shares(before, after), np.nan)
-            self._put(ledger, step, "unmoved", places, shares)
+            self._note("unmoved", places, shares)
         return True
 
-    def _put(
-        self, ledger: Ledger, step: int, name: str, places: np.ndarray, values: np.ndarray
-    ) -> None:
-        row = np.full((self._count + 1, *values.shape[1:]), np.nan)
+    def _note(self, name: str, places: np.ndarray, values: np.ndarray) -> None:
+        row = self.rows.get(name)
+        if row is None:
+            row = self.rows[name] = np.full((self._count + 1, *values.shape[1:]), np.nan)
         row[places] = values
-        ledger.put(step, name, row[:-1].reshape(-1))
+
+    def put(self, ledger: Ledger, step: int) -> None:
+        """Put it into the ledger: one row of a step, however many optimizers have taken it."""
+        for name, row in self.rows.items():
+            ledger.put(step, name, row[:-1].reshape(-1))
+        self.rows.clear()
 
     def clear(self) -> None:
         """Forget what was sampled."""
         self._weights, self._of = None, []
+        self.rows.clear()

@@ -1,0 +1,89 @@
+"""torch's compiler, as far as one who listens to a training must know of it.
+
+Within a compiled call the compiler (Dynamo) looks at every frame of Python, not only at the
+script's. What it inlines becomes a part of the graph, breaks it, or is guarded on; what it meets as
+a frame of its own it compiles. A listener must be neither: it is run `outside`, as plain Python.
+
+Nothing here imports the compiler, which takes a second: torch does so when an optimizer is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_NAME = "torch._dynamo"
+
+
+def compiler() -> Any:
+    """The compiler if it has been imported, None otherwise."""
+    module = sys.modules.get(_NAME)
+    return module if hasattr(module, "disable") else None  # and not half-way through its import
+
+
+def outside(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function out of the compiler's sight, with all that it calls.
+
+    Where it is inlined into a graph, the graph breaks here.
+    """
+    global _unseen
+    if _callback() is None:  # not within a compiled call: nobody looks
+        return function(*args, **kwargs)
+    if _unseen is None:
+        if (dynamo := compiler()) is None:
+            return function(*args, **kwargs)
+        _unseen = dynamo.disable(_call)
+    return _unseen(function, *args, **kwargs)
+
+
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+_unseen: Callable[..., Any] | None = None
+# What looks at each frame of this thread, None for nothing.
+_callback = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: True)
+
+
+def pass_over(*functions: Callable[..., Any]) -> bool:
+    """Have the compiler run frames of these functions as they are; what they call it looks at as
+    it would. False while no compiler is there."""
+    if (dynamo := compiler()) is None:
+        return False
+    skip_code = getattr(dynamo.decorators, "skip_code", None)
+    for function in functions if skip_code is not None else ():
+        skip_code(function.__code__)  # type: ignore[attr-defined]
+    return True
+
+
+def leave_alone(*functions: Callable[..., Any]) -> bool:
+    """As `pass_over`; and where one of them is met inside of a graph, the graph breaks there."""
+    there = pass_over(outside, *functions)
+    for function in functions if there else ():
+        function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    return there
+
+
+def eagerly() -> contextlib.AbstractContextManager[Any]:
+    """A context in which whatever the script has compiled runs as it was written."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    if compiler() is None or set_stance is None:
+        return contextlib.nullcontext()
+    return set_stance("force_eager")
+
+
+def has_compiled() -> bool:
+    """Whether it has compiled anything in this process so far."""
+    frames = getattr(compiler(), "convert_frame", None)
+    return bool(getattr(getattr(frames, "input_codes", None), "seen", ()))
+
+
+def guards_on_hooks() -> bool:
+    """Whether compiled code notices a hook that comes to a module which had none (it does not by
+    default)."""
+    dynamo = compiler()
+    return dynamo is not None and not getattr(dynamo.config, "skip_nnmodule_hook_guards", True)
