@@ -17,15 +17,16 @@ from torch.utils._pytree import tree_leaves
 
 from surefoot.kernels.layout import flatten
 from surefoot.probes.casting import Casting, any_autocast
-from surefoot.probes.curtain import Placed, place
-from surefoot.probes.doors import Door, compiled_in_place
 from surefoot.probes.entry import Entry, Output, version_of, versions_of
 from surefoot.probes.habits import Habits, Past, sources_in
-from surefoot.probes.trees import tensors_of
+from surefoot.probes.safely import OfSurefoot
+from surefoot.probes.trees import flat_tensors, tensors_in_call, tensors_of
 from surefoot.signals.criterion import mark
 
 MOST = 8  # calls of entry modules kept in one step (micro-batches)
 
+_compiling = torch.compiler.is_compiling
+_transformed = torch._C._functorch.maybe_current_level  # inside torch.func's transforms
 _random_state = torch.default_generator.get_state
 _grad_enabled = torch.is_grad_enabled
 _tensor = torch.Tensor
@@ -51,23 +52,16 @@ class EntryTap:
         self._paused = False
         self._marked = self._cleared = 0
         self._all_habits: list[Habits] = []
-        self._handles: list[Placed | Door] = []
-        self._hooks: dict[int, tuple[_Enter, _Leave]] = {}
+        self._handles: list[Any] = []
         for module in modules:
             habits = Habits()
             self._all_habits.append(habits)
-            enter, leave = hooks = _Enter(self, habits), _Leave(self, habits)
-            self._hooks[id(module)] = hooks
-            # Always called: after a forward that raised, its entry is not the one under way.
-            placed = place(module, enter, leave, lasting=True, always_call=True)
-            self._handles += [placed] if placed is not None else []
-            if compiled_in_place(module):
-                self.open_door(module, module)
-
-    def open_door(self, module: nn.Module, form: nn.Module) -> None:
-        """Listen to the compiled form of a module as well, if it is one that is listened to."""
-        if (hooks := self._hooks.get(id(module))) is not None:
-            self._handles.append(Door(module, form, *hooks))
+            enter, leave = _Enter(self, habits), _Leave(self, habits)
+            self._handles += [
+                module.register_forward_pre_hook(enter, with_kwargs=True),
+                # Always called: after a forward that raised, its entry is not the one under way.
+                module.register_forward_hook(leave, always_call=True),
+            ]
 
     @property
     def paused(self) -> bool:
@@ -83,7 +77,7 @@ class EntryTap:
     def inputs(self) -> list[torch.Tensor]:
         """The floating-point tensors that went in, of a memory that can be read as it lies."""
         used = [e for e in self.entries if e.received] or self.entries
-        leaves = [t for e in used for t in tensors_of((e.args, e.kwargs))]
+        leaves = [t for e in used for t in tensors_in_call(e.args, e.kwargs)]
         return [_plain(t) for t in leaves if t.is_floating_point() and _has_data(t)]
 
     def remove(self) -> None:
@@ -91,7 +85,6 @@ class EntryTap:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._hooks.clear()
         self.clear()
         self.open = False
 
@@ -126,9 +119,9 @@ class EntryTap:
         """A call that comes while the tap is closed; whether it can be kept all the same."""
         if self.pending is not None:
             self.inner += self.pending.module is module
-        elif not self._paused and self.failure is None and torch.is_grad_enabled():
+        elif not (self._paused or self.overflowed or self.failure) and torch.is_grad_enabled():
             self._evict()
-            self.overflowed = self.overflowed or not self.open
+            self.overflowed = not self.open
         return self.open
 
     def _evict(self) -> None:
@@ -150,13 +143,15 @@ class EntryTap:
         self.remove()
 
 
-class _Enter:
+class _Enter(OfSurefoot):
     __slots__ = ("_habits", "_tap")
 
     def __init__(self, tap: EntryTap, habits: Habits) -> None:
         self._tap, self._habits = tap, habits
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if _compiling() or _transformed() is not None:
+            return
         tap, habits = self._tap, self._habits
         if not (tap.open or tap.turn_away(module)) or not _grad_enabled():
             return
@@ -166,7 +161,7 @@ class _Enter:
             if plain and len(args) == 1 and not kwargs and type(args[0]) is _tensor:
                 versions, past = [version_of(args[0])], None
             else:
-                versions, past = versions_of(args, kwargs), self._found(module, args, kwargs)
+                versions, past = self._found(module, args, kwargs)
             tap.pending = Entry(
                 module,
                 args,
@@ -183,23 +178,28 @@ class _Enter:
         except Exception as error:
             tap.stop(error)
 
-    def _found(self, module: nn.Module, args: Any, kwargs: Any) -> Past | None:
+    def _found(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[list[int], Past | None]:
+        """Of any call that is not the usual one: the versions of what goes in, and the past."""
         past = self._habits.before(module)
-        if kwargs or not all(type(x) is _tensor for x in args):
-            given = sources_in(tree_leaves((args, kwargs)))
-            if given:
-                past = past or Past()
-                past.given = given
-        return past
+        tensors = flat_tensors((*args, *kwargs.values()))
+        if tensors is not None:
+            return list(map(version_of, tensors)), past
+        given = sources_in(tree_leaves((args, kwargs)))
+        if given:
+            past = past or Past()
+            past.given = given
+        return versions_of(args, kwargs), past
 
 
-class _Leave:
+class _Leave(OfSurefoot):
     __slots__ = ("_habits", "_tap")
 
     def __init__(self, tap: EntryTap, habits: Habits) -> None:
         self._tap, self._habits = tap, habits
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if _compiling():
+            return
         tap = self._tap
         entry = tap.pending
         if entry is None or entry.module is not module:
@@ -223,37 +223,37 @@ class _Leave:
     def _follow(self, entry: Entry, output: Any) -> None:
         """Wait for the gradients of the outputs."""
         tap = self._tap
-        if type(output) is _tensor and not (tap.keeping or tap.comparing):
+        keeping = tap.keeping or tap.comparing
+        if type(output) is _tensor and not keeping:  # the usual case
             if output.requires_grad:
-                out = Output(entry, 0)
-                _listen(output, out)
-                if tap.marking:
-                    mark(output, id(tap), out)
+                _listen(output, Output(entry, 0), tap)
             return
         seen: set[int] = set()
         for i, tensor in enumerate(tensors_of(output)):
             if not tensor.requires_grad or id(tensor) in seen:
                 continue
             seen.add(id(tensor))
-            out = Output(entry, i)
-            _listen(tensor, out)
-            if tap.marking:
-                mark(tensor, id(tap), out)
-            if tap.keeping or tap.comparing:
+            _listen(tensor, Output(entry, i), tap)
+            if keeping:
                 entry.outputs[i] = tensor.detach()
 
 
-def _listen(tensor: torch.Tensor, out: Output) -> None:
-    """As `Tensor.register_hook` does it, without the handle: making that is most of its cost."""
-    hooks = tensor._backward_hooks
-    if hooks is None:
-        node = tensor.grad_fn
-        if type(tensor) is not _tensor or node is None:
-            tensor.register_hook(out)
-            return
+def _listen(tensor: torch.Tensor, out: Output, tap: EntryTap) -> None:
+    """Have `out` called with the gradient of a tensor, and mark its node of the graph.
+
+    As `Tensor.register_hook` does it, without the handle: making that is most of its cost.
+    """
+    node, hooks = tensor.grad_fn, tensor._backward_hooks
+    if node is None or type(tensor) is not _tensor:
+        tensor.register_hook(out)
+    elif hooks is None:
         tensor._backward_hooks = hooks = OrderedDict()
         node._register_hook_dict(tensor)  # type: ignore[attr-defined]
-    hooks[out] = out  # type: ignore[index]
+        hooks[out] = out
+    else:
+        hooks[out] = out  # type: ignore[index]
+    if tap.marking and node is not None:
+        mark(node, tensor.output_nr, id(tap), out)
 
 
 def _has_data(tensor: torch.Tensor) -> bool:

@@ -44,6 +44,10 @@ def tensors_of(tree: Any) -> list[torch.Tensor]:
     """
     if isinstance(tree, torch.Tensor):
         return [tree]
+    if isinstance(tree, (tuple, list, dict)):
+        flat = flat_tensors(tree.values() if isinstance(tree, dict) else tree)
+        if flat is not None:
+            return flat
     found: list[torch.Tensor] = []
     for leaf in tree_leaves(tree):
         if isinstance(leaf, torch.Tensor):
@@ -54,12 +58,21 @@ def tensors_of(tree: Any) -> list[torch.Tensor]:
 
 
 def tensors_in_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """The tensors of a call's arguments, as `tensors_of((args, kwargs))` but quicker as a rule."""
-    flat = [*args, *kwargs.values()] if kwargs else [*args]
-    for x in flat:
-        if not isinstance(x, torch.Tensor):
-            return tensors_of((args, kwargs))
-    return flat
+    """The tensors of a call's arguments."""
+    flat = flat_tensors((*args, *kwargs.values()) if kwargs else args)
+    return tensors_of((args, kwargs)) if flat is None else flat
+
+
+def flat_tensors(items: Iterable[Any]) -> list[torch.Tensor] | None:
+    """The tensors among these, None if any is a structure: no need for the general walk, as a
+    rule."""
+    found: list[torch.Tensor] = []
+    for x in items:
+        if isinstance(x, torch.Tensor):
+            found.append(x)
+        elif not isinstance(x, _PLAIN):
+            return None
+    return found
 
 
 def objects_of(tree: Any) -> list[Any]:

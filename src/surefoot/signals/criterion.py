@@ -93,12 +93,15 @@ class Criterion:
         return Criterion(copy(self.root), self.scale)
 
 
-def mark(output: torch.Tensor, owner: int, leaf: Leaf) -> None:
-    """Note on an output's node of the graph that it is one; `owner` tells listeners apart."""
-    node = output.grad_fn
-    if node is not None:
-        metadata: dict[str, Any] = node.metadata  # type: ignore[assignment]
-        metadata.setdefault(MARK, {})[owner, output.output_nr] = leaf
+def mark(node: Any, number: int, owner: int, leaf: Leaf) -> None:
+    """Note on the node of the graph that made an output, as its output of this number, that it is
+    one; `owner` tells listeners apart."""
+    metadata: dict[str, Any] = node.metadata
+    marks = metadata.get(MARK)
+    if marks is None:
+        metadata[MARK] = {(owner, number): leaf}
+    else:
+        marks[owner, number] = leaf
 
 
 def criterion(loss: torch.Tensor, owner: int, scale: float = 1.0) -> Criterion:
