@@ -79,7 +79,7 @@ LOSSES: dict[str, Loss] = {
 def read(loss: Loss) -> tuple[torch.Tensor, torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
     """(outputs, loss, the loss read from its graph as a function of other outputs)."""
     y = LINEAR(torch.randn(16, 8))
-    mark(y, 7, Leaf("entry", 0))
+    mark(y.grad_fn, y.output_nr, 7, Leaf("entry", 0))
     value = loss(y)
     found = criterion(value, 7)
     value.backward()  # frees the graph: what is needed was read before
@@ -137,7 +137,7 @@ def test_saved_tensors_that_pass_through_hooks_are_not_touched() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(put, stored.pop):
         y = LINEAR(torch.randn(16, 8))
-        mark(y, 7, Leaf("entry", 0))
+        mark(y.grad_fn, y.output_nr, 7, Leaf("entry", 0))
         loss = F.cross_entropy(y, CLASSES)
     before = dict(stored)
     with pytest.raises(Unreadable, match="hooks of the script"):
@@ -148,7 +148,7 @@ def test_saved_tensors_that_pass_through_hooks_are_not_touched() -> None:
 
 def test_a_copy_shares_no_memory() -> None:
     y = LINEAR(torch.randn(16, 8))
-    mark(y, 7, Leaf("entry", 0))
+    mark(y.grad_fn, y.output_nr, 7, Leaf("entry", 0))
     targets = TARGETS.clone()
     found = criterion(F.mse_loss(y, targets), 7)
     copy = found.copied({id("entry"): "copy"})

@@ -23,7 +23,7 @@ def found(loss: Callable[[torch.Tensor], torch.Tensor], outputs: torch.Tensor) -
     """What the search gives for a loss on these outputs."""
     y = outputs.clone().requires_grad_() * 1.0
     entry = SimpleNamespace(outputs={0: y.detach()})
-    mark(y, 7, Leaf(entry, 0))
+    mark(y.grad_fn, y.output_nr, 7, Leaf(entry, 0))
     read = criterion(loss(y), 7)
     read(lambda leaf: leaf.entry.outputs[leaf.index], {})
     return limits([read], {}).constant
@@ -117,7 +117,7 @@ def test_the_floor_is_what_the_bounds_leave(
 ) -> None:
     y = bounded(OUTPUTS.clone().requires_grad_() * 1.0)
     entry = SimpleNamespace(outputs={0: y.detach()})
-    mark(y, 7, Leaf(entry, 0))
+    mark(y.grad_fn, y.output_nr, 7, Leaf(entry, 0))
     read = criterion(loss(y.view(64, 4)), 7)
     read(lambda leaf: leaf.entry.outputs[leaf.index], {})
     seen = limits([read], {})
