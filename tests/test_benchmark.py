@@ -29,7 +29,7 @@ from surefoot.benchmark import (
 )
 from surefoot.benchmark.copies import Copy, make_copies
 from surefoot.benchmark.interleave import interleave
-from surefoot.benchmark.measure import fitting_clock
+from surefoot.benchmark.measurement import fitting_clock
 from surefoot.build import Build, BuildError, BuildFailed
 
 # -- arithmetic -----------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from surefoot.benchmark import (
     BUILT_IN,
     PROCESSOR,
     Contender,
+    Extent,
     Unmeasured,
     benchmark,
     markdown,
@@ -40,6 +41,7 @@ from surefoot.benchmark import (
     watched,
 )
 from surefoot.benchmark.copies import Copy, make_copies
+from surefoot.benchmark.measurement import served_on
 from surefoot.build import Build
 from surefoot.cli import cli
 from surefoot.watching.session import Session
@@ -63,7 +65,17 @@ def left_in(folder: Path) -> list[Path]:
 
 
 def test_both_copies_train_alike_and_every_watched_step_is_seen(temporary: Path) -> None:
-    copies, folders = make_copies(small, "small"), []
+    bare, patched = torch.autograd.backward, []
+
+    def make() -> Build:
+        def loss(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            patched.append(torch.autograd.backward is not bare)
+            return nn.functional.cross_entropy(out, y)
+
+        build = small()
+        return Build(build.model, build.batch, loss, build.optimizer)
+
+    copies, folders = make_copies(make, "small"), []
 
     @contextmanager
     def noted(copy: Copy) -> Iterator[Contender]:
@@ -77,6 +89,7 @@ def test_both_copies_train_alike_and_every_watched_step_is_seen(temporary: Path)
     assert folders == [["run.sqlite"]] * 2  # one at a time, and it was kept while it lasted
     assert not left_in(temporary)
     assert [len(t.steps["watched"]) for t in turns] == [6, 6]
+    assert patched.count(True) == patched.count(False) == 18  # no ear is left for the plain one
 
 
 def test_what_runs_in_a_pause_is_neither_heard_nor_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +155,32 @@ def test_an_interrupt_ends_it_at_once_and_leaves_nothing(temporary: Path) -> Non
         measure(make, "small", FEW)
     assert len(calls) == 5
     assert not left_in(temporary)
+
+
+def test_without_a_target_two_trainings_share_the_time_at_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[str, int, float]] = []
+
+    def noted(make: Any, title: str, extent: Extent) -> None:
+        seen.append((title, torch.get_num_threads(), extent.seconds))
+
+    monkeypatch.setattr("surefoot.benchmark.measurement.measure", noted)
+    torch.set_num_threads(2)
+    try:
+        benchmark(None, 20.0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [(title, 1, 5.0) for title in BUILT_IN]  # of a turn, of which there are two
+
+
+def test_the_kernel_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr("surefoot.benchmark.measurement.kernel_name", lambda: "native-avx2")
+    assert (served_on(host), served_on(gpu)) == ("native-avx2", "eager")
+    monkeypatch.setattr("surefoot.benchmark.measurement.kernel_name", lambda: "native-avx2+triton")
+    assert served_on(gpu) == "native-avx2+triton"
 
 
 def test_the_built_in_trainings_have_the_size_they_say() -> None:

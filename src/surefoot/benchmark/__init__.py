@@ -16,7 +16,14 @@ from surefoot.benchmark.interleave import (
     Regime,
     take_turns,
 )
-from surefoot.benchmark.measure import Unmeasured, benchmark, measure, one_thread, plain, watched
+from surefoot.benchmark.measurement import (
+    Unmeasured,
+    benchmark,
+    measure,
+    one_thread,
+    plain,
+    watched,
+)
 from surefoot.benchmark.models import BUILT_IN
 from surefoot.benchmark.table import markdown, print_costs
 

@@ -32,7 +32,7 @@ class Copy:
         self.parameters = [
             p for g in self.optimizer.param_groups for p in g["params"] if p.requires_grad
         ]
-        self.device = self.parameters[0].device
+        self.device = next(p.device for p in build.model.parameters() if p.requires_grad)
         self.loss: torch.Tensor | None = None
         self.taken = 0
         given = inspect.signature(self.optimizer.step).parameters.get("closure")

@@ -100,12 +100,18 @@ def measure(
         optimizer=type(one.optimizer).__name__,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         threads=torch.get_num_threads(),
-        kernel=kernel_name() if device.type == "cpu" else EagerPass.name,
-        kernel_reason=kernel_reason() if device.type == "cpu" else None,
+        kernel=served_on(device),
+        kernel_reason=kernel_reason(),
         clock=clock.name,
         step=float(np.median(np.concatenate([t.steps["plain"] for t in turns]))),
         ratio=ratio(turns, "watched", "plain", threads=True),
     )
+
+
+def served_on(device: torch.device) -> str:
+    """The kernel that read the gradients there: C reads the host's memory alone."""
+    name = kernel_name()
+    return name if device.type == "cpu" or "triton" in name else EagerPass.name
 
 
 def fitting_clock(device: torch.device) -> Clock:
