@@ -1,6 +1,6 @@
 """What the entry tap costs a call of the model, of which most is torch's own handling of hooks.
 
-    python benchmarks/replay_capture.py [--rounds 400]
+    python benchmarks/replay_capture.py [--rounds 400] [--markdown]
 
 Three copies of a module that does next to nothing run side by side, forward, backward and the end
 of the step, in random order within each round, at one thread: bare, with hooks of the same kinds
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from surefoot.benchmark.table import markdown_table
 from surefoot.probes.tap import MOST, EntryTap
 
 Step = Callable[[], None]
@@ -146,27 +148,43 @@ def over(spent: dict[str, list[float]], name: str, base: str) -> float:
     return statistics.median(a - b for a, b in zip(spent[name], spent[base], strict=True))
 
 
-@click.command(help=__doc__.partition("\n")[0] if __doc__ else None)
+COLUMNS = ("a call of the model", "bare µs", "+ hooks", "+ tap", "own", "tap / bare")
+
+
+def row(case: Case, rounds: int) -> tuple[str, ...]:
+    """Measure one case; as COLUMNS."""
+    spent = measure(steps(case), rounds)
+    pairs = zip(spent["tap"], spent["bare"], strict=True)
+    figures = (
+        statistics.median(spent["bare"]),
+        over(spent, "hooks", "bare"),
+        over(spent, "tap", "bare"),
+        over(spent, "tap", "hooks"),
+        statistics.median(a / b for a, b in pairs),
+    )
+    return case.label, *(f"{figure:.2f}" for figure in figures)
+
+
+@click.command()
 @click.option("--rounds", default=400, show_default=True, help="Of each way to call a model.")
-def main(rounds: int) -> None:
+@click.option("--markdown", "for_page", is_flag=True, help="Print the table for a page.")
+def main(rounds: int, for_page: bool) -> None:
+    """Print what the entry tap costs a call, in microseconds."""
     torch.set_num_threads(1)
-    console = Console()
-    table = Table(box=box.SIMPLE)
-    table.add_column("microseconds a call")
-    for heading in ("bare", "+ hooks", "+ tap", "own", "tap / bare"):
+    rows = []
+    for case in CASES:
+        print(f"measuring: {case.label}", file=sys.stderr)
+        rows.append(row(case, rounds))
+    if for_page:
+        print(markdown_table(COLUMNS, rows))
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(COLUMNS[0], no_wrap=True)
+    for heading in COLUMNS[1:]:
         table.add_column(heading, justify="right")
-    with console.status("measuring") as status:
-        for case in CASES:
-            status.update(f"measuring: {case.label}")
-            spent = measure(steps(case), rounds)
-            ratio = statistics.median(
-                a / b for a, b in zip(spent["tap"], spent["bare"], strict=True)
-            )
-            hooks, tap = over(spent, "hooks", "bare"), over(spent, "tap", "bare")
-            own = over(spent, "tap", "hooks")
-            numbers = (statistics.median(spent["bare"]), hooks, tap, own, ratio)
-            table.add_row(case.label, *(f"{number:.2f}" for number in numbers))
-    console.print(table)
+    for one in rows:
+        table.add_row(*one)
+    Console().print(table)
 
 
 if __name__ == "__main__":

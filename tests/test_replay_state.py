@@ -486,6 +486,27 @@ def test_arguments_that_the_forward_takes_apart() -> None:
     assert "changed in place" in refused(model, work)
 
 
+def test_an_iterator_among_the_arguments() -> None:
+    class Reading(Body):
+        def forward(self, batches: Any) -> torch.Tensor:
+            return super().forward(next(batches))
+
+    model, batches = Reading(), iter([x() for _ in range(9)])
+    assert "iterator" in refused(model, lambda step: model(batches).sum().backward())
+    assert len(list(batches)) == 6  # three steps have taken one each
+
+
+def test_an_array_that_the_forward_overwrites() -> None:
+    class Greedy(Body):
+        def forward(self, array: np.ndarray) -> torch.Tensor:
+            array *= 1.5
+            return super().forward(torch.from_numpy(array.copy()))
+
+    model, arrays = Greedy(), [np.ones((4, 6), np.float32) for _ in range(3)]
+    work = lambda step: model(arrays[step]).sum().backward()  # noqa: E731
+    inexact(model, work, watched=arrays)
+
+
 def test_a_model_that_went_over_to_evaluation() -> None:
     model = Body()
     words = refused(model, lambda step: model(x()).sum().backward(), then=lambda: model.eval())

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
 from surefoot.probes.casting import Casting
 from surefoot.probes.habits import Past
-from surefoot.probes.holdings import Holdings
+from surefoot.probes.holdings import Holdings, Refused
 from surefoot.probes.trees import objects_of, tensors_in_call, tensors_of
 from surefoot.signals.criterion import Leaf
 
@@ -126,9 +127,18 @@ def _arguments(
 ) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
     """The entry's arguments with these tensors in place of its own; objects are put right after."""
     tree = (entry.args, entry.kwargs)
-    objects = Holdings(objects_of(tree))
+    objects = objects_of(tree)
+    if any(isinstance(x, Iterator) for x in objects):
+        raise Refused("an argument of the model is an iterator, which would move on")
+
+    def instead(x: Any) -> Any:
+        if isinstance(x, torch.Tensor):
+            return fresh[id(x)]
+        return x.copy() if type(x) is np.ndarray else x
+
+    holdings = Holdings(objects)
     try:
-        objects.swap(lambda t: fresh.get(id(t), t))
-        yield tree_map(lambda x: fresh[id(x)] if isinstance(x, torch.Tensor) else x, tree)
+        holdings.swap(lambda t: fresh.get(id(t), t))
+        yield tree_map(instead, tree)
     finally:
-        objects.put_back()
+        holdings.put_back()

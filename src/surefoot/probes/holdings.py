@@ -22,6 +22,8 @@ from surefoot.probes.trees import attributes_of
 _DEPTH = 4  # containers and objects within each other
 _MOST, _EACH = 100_000, 50  # things looked at, and those that any module has
 _SKIPPED = (str, bytes, int, float, complex, type(None))
+# Of any module: what registers hooks keeps these in order by itself.
+_TABLES = frozenset(name for name in vars(nn.Module()) if "hooks" in name)
 
 
 class Refused(Exception):
@@ -63,9 +65,12 @@ class Holdings:
         elif depth <= _DEPTH and not isinstance(x, (torch.Tensor, np.ndarray)):
             container = x if isinstance(x, (dict, list, set, deque)) else attributes_of(x)
             if container is not None:
-                held = list(container.items() if isinstance(container, dict) else container)
+                if not isinstance(container, dict):
+                    self._containers.append((container, list(container)))
+                    return self._containers[-1][1]
+                held = list(container.items())
                 self._containers.append((container, held))
-                return [v for _, v in held] if isinstance(container, dict) else held
+                return [v for k, v in held if k not in _TABLES]
         return ()
 
     def swap(self, stand_in: Callable[[torch.Tensor], torch.Tensor]) -> None:
