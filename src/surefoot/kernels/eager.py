@@ -40,7 +40,7 @@ class EagerPass:
             for row, tensor in enumerate(tensors):
                 flat, zeros = (None, 0) if tensor is None else flatten(tensor)
                 if flat is not None:
-                    flats[row], implied[row] = _computable(flat), zeros
+                    flats[row], implied[row] = computable(flat), zeros
             _fill_rows(flats, out)
         for row, zeros in implied.items():
             add_implied_zeros(out[row], flats[row].numel(), zeros)
@@ -54,7 +54,7 @@ def add_implied_zeros(row: np.ndarray, stored: int, implied: int) -> None:
         row[ZEROS] += implied
 
 
-def _computable(flat: torch.Tensor) -> torch.Tensor:
+def computable(flat: torch.Tensor) -> torch.Tensor:
     """Bring a tensor to a dtype and device on which float64 arithmetic and `aminmax` exist."""
     if flat.device.type == "mps":  # has no float64
         flat = flat.cpu()

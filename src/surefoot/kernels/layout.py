@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 
 PLAIN_TYPES = frozenset({torch.Tensor, torch.nn.Parameter})
+
+
+class Lie(NamedTuple):
+    """How tensors lie in memory, in their order: addresses, elements and dtypes."""
+
+    addresses: list[int]
+    sizes: list[int]
+    dtypes: list[torch.dtype]
+
+
+def in_place(tensors: Sequence[torch.Tensor]) -> Lie | None:
+    """Return how the tensors lie, or None unless each covers a gapless stretch of memory.
+
+    Of plain types (see PLAIN_TYPES): anything else may lie elsewhere than it says.
+    """
+    try:
+        if False in [t.is_contiguous() or is_dense(t) for t in tensors]:
+            return None
+        lie = Lie(
+            [t.data_ptr() for t in tensors],
+            [t.numel() for t in tensors],
+            [t.dtype for t in tensors],
+        )
+    except (RuntimeError, NotImplementedError):  # no memory of its own: sparse, opaque
+        return None
+    # a lazily negated tensor (an imaginary part) has gaps, unless it is a single element
+    singles = [t for t, n in zip(tensors, lie.sizes, strict=True) if n == 1]
+    return None if any(t.is_neg() for t in singles) else lie
 
 
 def flatten(tensor: torch.Tensor) -> tuple[torch.Tensor | None, int]:
@@ -18,7 +49,7 @@ def flatten(tensor: torch.Tensor) -> tuple[torch.Tensor | None, int]:
     (tensor([1., 1.]), 2)
     """
     with torch.no_grad():
-        plain = _unwrapped(tensor)
+        plain = unwrapped(tensor)
         if plain.is_meta:
             return None, 0
         stored = _stored(plain.detach()).resolve_neg().resolve_conj()
@@ -44,7 +75,7 @@ def is_dense(tensor: torch.Tensor) -> bool:
     return True
 
 
-def _unwrapped(tensor: torch.Tensor) -> torch.Tensor:
+def unwrapped(tensor: torch.Tensor) -> torch.Tensor:
     """Take the tensor out of a subclass, without running the subclass's own code on it."""
     if type(tensor) in PLAIN_TYPES:
         return tensor
