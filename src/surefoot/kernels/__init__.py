@@ -9,9 +9,10 @@
 >>> bool(numpy.isnan(out[1]).all())
 True
 
-The C library serves where it was built and loads, PyTorch operations elsewhere; the numbers are
-the same. SUREFOOT_KERNEL picks one: "eager", or "baseline", "avx2" or "avx512" to hold the library
-to an instruction set that this CPU has.
+On the CPU the C library serves where it was built and loads, on CUDA devices a Triton kernel where
+Triton is installed and works, PyTorch operations elsewhere; the numbers are the same.
+SUREFOOT_KERNEL picks one: "eager" everywhere, or "baseline", "avx2" or "avx512" to hold the library
+to an instruction set that this CPU has. Triton is imported when the first tensor needs it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ from __future__ import annotations
 import os
 from functools import cache
 
+import torch
+
+from surefoot.kernels.availability import make_launcher, trouble
 from surefoot.kernels.eager import EagerPass
 from surefoot.kernels.native import LEVELS, Library, NativePass, load
+from surefoot.kernels.placed import PlacedPass
+from surefoot.kernels.ring import HostWriter, Ring
 from surefoot.kernels.statistics import (
     MAXABS,
     MEAN,
@@ -39,9 +45,11 @@ __all__ = [
     "STATISTICS",
     "ZEROS",
     "Pass",
+    "Ring",
     "kernel_name",
     "kernel_reason",
     "make_pass",
+    "make_ring",
 ]
 
 VARIABLE = "SUREFOOT_KERNEL"
@@ -54,20 +62,47 @@ def make_pass(capacity: int) -> Pass:
     """
     level, _ = _choice()
     library = _library()
-    if level is None or isinstance(library, str):
-        return EagerPass()
-    return NativePass(library, level, capacity)
+    host: Pass = EagerPass()
+    if level is not None and isinstance(library, Library):
+        host = NativePass(library, level, capacity)
+    return PlacedPass(host, capacity) if _placed() else host
+
+
+def make_ring(count: int, device: torch.device, length: int = 16) -> Ring:
+    """Return a ring for `count` tensors a step on a device, copied out every `length` steps."""
+    host = HostWriter(make_pass(count))
+    serving = make_launcher(device) if _placed() and device.type == "cuda" else None
+    return Ring(count, length, serving or host, host)
 
 
 def kernel_name() -> str:
-    """Return the name of the kernel that `make_pass` serves, for instance "native-avx2"."""
+    """Return the kernels that `make_pass` serves: "native-avx2", "native-avx2+triton"."""
     level, _ = _choice()
-    return EagerPass.name if level is None else f"native-{LEVELS[level]}"
+    name = EagerPass.name if level is None else f"native-{LEVELS[level]}"
+    return f"{name}+triton" if _triton_was_asked() and trouble() is None else name
 
 
 def kernel_reason() -> str | None:
-    """Return why the fastest kernel is not served, or None where it is."""
-    return _choice()[1]
+    """Return why the fastest kernels are not served, or None where they are."""
+    reasons = [_choice()[1], trouble() if _triton_was_asked() else None]
+    return "; ".join(reason for reason in reasons if reason) or None
+
+
+def _wish() -> str:
+    return os.environ.get(VARIABLE, "").strip().lower().removeprefix("native-")
+
+
+def _placed() -> bool:
+    """Whether tensors on CUDA devices are to be told from others: this torch can have some."""
+    return torch.backends.cuda.is_built() and _wish() != EagerPass.name
+
+
+def _triton_was_asked() -> bool:
+    """Whether this process uses a CUDA device, and so `trouble` knows of Triton by now."""
+    if not (_placed() and torch.cuda.is_initialized()):
+        return False
+    make_launcher(torch.device("cuda"))
+    return True
 
 
 @cache
@@ -77,7 +112,7 @@ def _library() -> Library | str:
 
 def _choice() -> tuple[int | None, str | None]:
     """Return the native level to use (None: eager) and why it is not the fastest."""
-    wish = os.environ.get(VARIABLE, "").strip().lower().removeprefix("native-")
+    wish = _wish()
     if wish == EagerPass.name:
         return None, f"{VARIABLE} asks for it"
     library = _library()

@@ -17,7 +17,7 @@ class Pass(Protocol):
 
     @property
     def name(self) -> str:
-        """Which kernel this is: "native-avx512", "native-avx2", "native-baseline" or "eager"."""
+        """Which kernel this is: "native-avx512", "eager", "native-avx2+triton" or the like."""
         ...
 
     def __call__(self, tensors: Sequence[torch.Tensor | None], out: np.ndarray) -> None:
