@@ -24,14 +24,15 @@ _PIECE_ROWS = (4, 512)
 class Compaction:
     """The state of one file's thinning.
 
-    `width`: rows that a bucket may hold, 1 before the first merge. `piece_bytes` bounds what one
-    call reads and writes.
+    `width`: rows that a bucket may hold, 1 before the first merge. `buckets`: in all tables; who
+    inserts rows counts them here. `piece_bytes` bounds what one call reads and writes.
     """
 
     connection: sqlite3.Connection
     tables: Mapping[int, Steps]
     piece_bytes: int
     width: int = 1
+    buckets: int = 0
     _turn: int = 0  # which table, in the order of `tables`
     _after: int = 0  # id up to which that table is done
     _most: int = 0  # rows in the fullest piece of this round: 1 means that nothing can merge
@@ -93,6 +94,7 @@ class Compaction:
                 f"DELETE FROM {table.name} WHERE id BETWEEN ? AND ?", (first, last)
             )
             table.insert(self.connection, [_merged(table, group) for group in groups])
+        self.buckets -= sum(len(group) - 1 for group in groups)
 
 
 def _fetch(

@@ -35,8 +35,8 @@ def checker(hint: Any) -> Check:
     if hint is int:
         return _is_int
     if origin in (typing.Union, types.UnionType):
-        options = [checker(argument) for argument in arguments]
-        return lambda value: any(option(value) for option in options)
+        plain, options = _plain(hint), [checker(argument) for argument in arguments]
+        return lambda value: type(value) in plain or any(option(value) for option in options)
     if origin in (tuple, list):
         item = checker(arguments[0])
         return lambda value: type(value) is origin and all(map(item, value))
@@ -50,12 +50,34 @@ def checker(hint: Any) -> Check:
     return lambda value: isinstance(value, hint)
 
 
+def _plain(hint: Any) -> frozenset[type]:
+    """Types of which every value is of the type `hint`: to know the type is enough then.
+
+    >>> _plain(float | None) == {float, type(None)}, _plain(int)
+    (True, frozenset())
+    """
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return frozenset().union(*map(_plain, typing.get_args(hint)))
+    if not isinstance(hint, type) or typing.get_origin(hint) or hint is int or is_dataclass(hint):
+        return frozenset()
+    return frozenset({hint})
+
+
 def _fields_checker(cls: Any) -> Check:
     hints = typing.get_type_hints(cls)
-    checks = [(field.name, checker(hints[field.name])) for field in fields(cls)]
-    return lambda value: (
-        isinstance(value, cls) and all(check(getattr(value, name)) for name, check in checks)
-    )
+    names = [field.name for field in fields(cls)]
+    checks = [(name, _plain(hints[name]), checker(hints[name])) for name in names]
+
+    def check(value: Any) -> bool:
+        if not isinstance(value, cls):
+            return False
+        for name, plain, full in checks:  # a loop: a flow has many thousand fields
+            item = getattr(value, name)
+            if type(item) not in plain and not full(item):
+                return False
+        return True
+
+    return check
 
 
 def _anything(_: Any) -> bool:

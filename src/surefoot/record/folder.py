@@ -73,6 +73,15 @@ def new_folder(runs: Path, name: str | None = None, script: str | None = None) -
     raise FileExistsError(f"expected a free name like {name!r} in {runs}, and all are taken")
 
 
+def vacate(folder: Path) -> None:
+    """Take the record out of a folder, for another process to keep its own there; raises OSError.
+
+    Its writer is closed.
+    """
+    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", REPORT):
+        (folder / name).unlink(missing_ok=True)
+
+
 def list_runs(runs: Path) -> list[RunSummary]:
     """The runs in a folder, newest first; one that cannot be read is listed with its problem."""
     runs = Path(runs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from surefoot.record.series import Series
 from surefoot.signals.flow import Flow
 
 _SERIES_BYTES = 128 << 20
-_PIECE_BYTES = 4 << 20
+_PIECE_BYTES, _PIECE_ROWS = 4 << 20, 4096
 _EVENTS = 8000
 _FLOWS = 64
-_SUSPECT = re.compile(r"\\u|[\x7f-\x9f]|[0-9]{300}")
+_HUGE = re.compile("[0-9]{300}")
 _CUT_OFF = (
     "the run has no verdict yet: it is still going on, or was cut off. "
     "Next: let it end, or run it again under surefoot run"
@@ -152,19 +152,22 @@ def _events(connection: sqlite3.Connection, training: int) -> tuple[Event, ...]:
 def _read_series(connection: sqlite3.Connection, table: Steps, buckets: int) -> dict[str, Series]:
     first, last = _range(connection, table)
     buckets = max(min(buckets, _SERIES_BYTES // (12 * max(table.columns, 1))), 1)
-    families = [_Family(columns) for columns in table.families.values()]
-    for rows in _pieces(connection, table, last):
-        # What the writer adds while we read falls into the last bucket.
-        places = [(min(row[1], last) - first) * buckets // (last - first + 1) for row in rows]
-        for i, family in enumerate(families, start=3):
-            measured = [k for k, row in enumerate(rows) if row[i] is not None]
-            family.extend(
-                [places[k] for k in measured],
-                [rows[k][1] for k in measured],
-                [rows[k][i] for k in measured],
-            )
+    families = [_Family(columns, buckets) for columns in table.families.values()]
+    for steps, blobs in _pieces(connection, table, last):
+        places = _places(steps, first, last, buckets)
+        for family, of_family in zip(families, blobs, strict=True):
+            family.extend(places, steps, of_family)
     named = zip(table.families, families, strict=True)
-    return {name: family.series() for name, family in named if family.steps}
+    return {name: family.series() for name, family in named if family.used}
+
+
+def _places(steps: np.ndarray, first: int, last: int, buckets: int) -> np.ndarray:
+    """The bucket [0, buckets) of each step, evenly over the run.
+
+    What the writer adds while we read falls into the last one.
+    """
+    passed = steps.astype(np.float64) - first  # which no step of a stranger's can overflow
+    return np.clip(passed * buckets // (float(last) - first + 1), 0, buckets - 1).astype(np.intp)
 
 
 def _range(connection: sqlite3.Connection, table: Steps) -> tuple[int, int]:
@@ -179,62 +182,76 @@ def _range(connection: sqlite3.Connection, table: Steps) -> tuple[int, int]:
 
 def _pieces(
     connection: sqlite3.Connection, table: Steps, last: int
-) -> Iterator[list[tuple[Any, ...]]]:
-    """Rows in order up to a step, in short reads: a long one would keep the log from ending.
+) -> Iterator[tuple[np.ndarray, list[tuple[Any, ...]]]]:
+    """(steps [B], for each family its B blobs) in order up to a step, in short reads.
 
-    Between two of them the writer may merge buckets; the merged one has the id of its last row, so
-    going on after an id meets every step at least once.
+    A long one would keep the log from ending. Between two of them the writer may merge buckets; the
+    merged one has the id of its last row, so going on after an id meets every step at least once.
     """
     after = 0
-    limit = min(max(_PIECE_BYTES // (12 * table.columns + 64), 1), 1024)
-    while True:
-        rows = connection.execute(table.select(), (after, limit)).fetchall()
-        for row in rows:
-            identity, _, count = (_valid(value, int) for value in row[:3])
-            if identity <= after or count < 0:
-                raise ValueError("the rows are out of order")
-            after = identity
-        yield rows
-        if len(rows) < limit or rows[-1][1] > last:
+    limit = min(max(_PIECE_BYTES // (12 * table.columns + 64), 1), _PIECE_ROWS)
+    while rows := connection.execute(table.select(), (after, limit)).fetchall():
+        identities, steps, counts, *blobs = zip(*rows, strict=True)
+        ids = _integers(identities)
+        if ids[0] <= after or (ids[1:] <= ids[:-1]).any() or (_integers(counts) < 0).any():
+            raise ValueError("the rows are out of order")
+        yield _integers(steps), blobs
+        if len(rows) < limit or steps[-1] > last:
             return
+        after = int(ids[-1])
+
+
+def _integers(values: tuple[Any, ...]) -> np.ndarray:
+    """Values as SQLite gives them, if all are integers; raises ValueError otherwise."""
+    whole = set(map(type, values)) == {int}
+    return np.array(values if whole else [_valid(value, int) for value in values], np.int64)
 
 
 class _Family:
-    """The buckets of one family while they are gathered; a place [0, buckets) makes a bucket."""
+    """The buckets of one family while they are gathered; a place [0, buckets) makes a bucket.
 
-    __slots__ = ("_columns", "_parts", "_place", "steps")
+    used: buckets begun.
+    """
 
-    def __init__(self, columns: int) -> None:
+    __slots__ = ("_columns", "_place", "_single", "_stack", "_steps", "used")
+
+    def __init__(self, columns: int, buckets: int) -> None:
         self._columns = columns
+        self._stack = np.empty((3, buckets, columns), blob.FLOAT)  # no memory until it is filled
+        self._steps = np.empty(buckets, np.int64)
         self._place = -1  # of the newest bucket
-        self._parts: list[np.ndarray] = []  # stacks [3, B, C]
-        self.steps: list[int] = []
+        self._single = True  # every bucket is one row
+        self.used = 0
 
-    def extend(self, places: list[int], steps: list[int], blobs: list[object]) -> None:
-        if not places:
+    def extend(self, places: np.ndarray, steps: np.ndarray, blobs: tuple[Any, ...]) -> None:
+        """Add rows; a blob of None was not measured, and places must not decrease."""
+        at = [k for k, data in enumerate(blobs) if data is not None]
+        if not at:
             return
-        stack = blob.unpack(blobs, self._columns)
-        if places[0] <= self._place:  # the piece goes on with the newest bucket
-            newest = self._parts.pop()
-            self._parts.append(newest[:, :-1])
-            stack = np.concatenate([newest[:, -1:], stack], axis=1)
-            places, steps = [self._place, *places], [self.steps.pop(), *steps]
-        starts = [0]
-        for k, place in enumerate(places):
-            if place > places[starts[-1]]:
-                starts.append(k)
-        self._parts.append(blob.merge(stack, starts))
-        self._place = places[starts[-1]]
-        self.steps += [steps[k - 1] for k in (*starts[1:], len(steps))]
+        measured: Sequence[Any] = blobs
+        if len(at) < len(blobs):
+            places, steps, measured = places[at], steps[at], [blobs[k] for k in at]
+        places = np.maximum.accumulate(np.maximum(places, self._place))
+        starts = np.flatnonzero(np.diff(places, prepend=-1))
+        merged = blob.merge(blob.unpack(measured, self._columns), starts)
+        ends = steps[np.append(starts[1:], len(steps)) - 1]
+        if self.used and places[0] == self._place:  # the piece goes on with the newest bucket
+            low, high, last = self._stack[:, self.used - 1]
+            np.fmin(low, merged[0, 0], out=low)
+            np.fmax(high, merged[1, 0], out=high)
+            last[:], self._steps[self.used - 1] = merged[2, 0], ends[0]
+            merged, ends = merged[:, 1:], ends[1:]
+            self._single = False
+        end = self.used + len(ends)
+        self._stack[:, self.used : end], self._steps[self.used : end] = merged, ends
+        self._single = self._single and (merged.strides[0] == 0 or not merged.size)
+        self._place, self.used = places[-1], end
 
     def series(self) -> Series:
-        steps = np.array(self.steps, np.int64)
-        same = all(part.strides[0] == 0 for part in self._parts if part.size)
-        last = np.concatenate([part[2] for part in self._parts])
-        if same:  # every row stands for itself
-            return Series(steps, last, last, last)
-        low, high = (np.concatenate([part[i] for part in self._parts]) for i in (0, 1))
-        return Series(steps, low, high, last)
+        """What was gathered."""
+        low, high, last = self._stack[:, : self.used]
+        steps = self._steps[: self.used]
+        return Series(steps, last, last, last) if self._single else Series(steps, low, high, last)
 
 
 def _loads(text: Any) -> Any:
@@ -242,7 +259,8 @@ def _loads(text: Any) -> Any:
     if not isinstance(text, str):
         raise ValueError(f"expected JSON text, got {type(text).__name__}")
     data = json.loads(text)
-    return clean(data) if _SUSPECT.search(text) else data
+    plain = text.isascii() and "\\u" not in text and "\x7f" not in text and not _HUGE.search(text)
+    return data if plain else clean(data)
 
 
 def _valid(value: Any, hint: Any) -> Any:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from surefoot.record import blob
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -41,7 +43,7 @@ class Thinned:
     """An append-only series of at most `capacity` buckets of `columns` float32 columns.
 
     Memory is `capacity * columns * 12` bytes, allocated once. Appending is O(columns), merging
-    happens once every `capacity / 2` buckets.
+    happens once every `capacity / 2` buckets. Rows are narrowed as in the record (`blob.clipped`).
 
     >>> s = Thinned(columns=1, capacity=4)
     >>> for step, x in enumerate([0.0, 9.0, 0.0, 0.0, 0.0, 0.0]):
@@ -50,13 +52,14 @@ class Thinned:
     (np.float32(9.0), True)
     """
 
-    __slots__ = ("_filled", "_stack", "_steps", "_used", "_width")
+    __slots__ = ("_filled", "_infinite", "_row", "_stack", "_steps", "_used", "_width")
 
     def __init__(self, columns: int, capacity: int = 512) -> None:
         if capacity < 2 or capacity % 2:
             raise ValueError(f"expected an even capacity of at least 2, got {capacity}")
         self._stack = np.empty((3, capacity, columns), np.float32)  # low, high, last
         self._stack.fill(np.nan)  # a page touched for the first time costs as much as the row
+        self._row, self._infinite = np.empty(columns, np.float32), np.empty(columns, bool)
         self._steps = np.zeros(capacity, np.int64)
         self._used = 0  # buckets begun
         self._filled = 0  # rows in the newest bucket
@@ -64,17 +67,21 @@ class Thinned:
 
     def append(self, step: int, row: np.ndarray) -> None:
         """Add one step's row [C]; steps must not decrease."""
+        narrow = self._row
+        narrow[:] = row
+        if np.isinf(narrow, out=self._infinite).any():
+            narrow[:] = blob.clipped(row)
         if self._used == 0 or self._filled == self._width:
             if self._used == len(self._steps):
                 self._merge()
-            self._stack[:, self._used] = row
+            self._stack[:, self._used] = narrow
             self._used += 1
             self._filled = 1
         else:
             low, high, last = self._stack[:, self._used - 1]
-            np.fmin(low, row, out=low)
-            np.fmax(high, row, out=high)
-            last[:] = row
+            np.fmin(low, narrow, out=low)
+            np.fmax(high, narrow, out=high)
+            last[:] = narrow
             self._filled += 1
         self._steps[self._used - 1] = step
 

@@ -10,24 +10,24 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from surefoot.record import blob
 from surefoot.record.backlog import Item, Row, Text
 from surefoot.record.compaction import Compaction
 from surefoot.record.database import PAGE, transaction
+from surefoot.record.events import Events
 from surefoot.record.schema import Steps
 
 _CHECKPOINT_SECONDS = 5.0  # between moves of the log into the file: what a power cut may cost
 _TRANSACTION_BYTES = 2 << 20
 _PIECE_BYTES = 512 << 10  # merged at once: a millisecond in which the trainer may have to wait
+_BUCKETS = 1 << 16  # of all trainings: a reader goes through them in some tenths of a second
 _FLOWS = 64  # a training keeps its first and its newest instrumented steps
-_EVENTS = (1000, 4000)  # first and newest kept, of all trainings
+_FLOW_BYTES = 8 << 20
 _INSERTS = {
     "training": "INSERT OR REPLACE INTO training VALUES (?, ?, ?)",
     "report": "INSERT OR REPLACE INTO report VALUES (?, ?)",
     "run": "INSERT OR REPLACE INTO run VALUES (?, ?)",
-    "event": "INSERT INTO event VALUES (NULL, ?, ?, ?, ?)",
     "flow": "INSERT INTO flow VALUES (NULL, ?, ?)",
 }
 
@@ -35,8 +35,9 @@ _INSERTS = {
 class Store:
     """Writes batches of items so that the folder stays under `limit` bytes, log included.
 
-    `committed` maps each training to the last step that a transaction has made safe.
-    `lost` counts rows for which, with everything merged, there was still no room.
+    Besides it holds at most `_BUCKETS` buckets, so that a long run of a small model opens as fast
+    as any. `committed` maps each training to the last step that a transaction has made safe. `lost`
+    counts rows for which, with everything merged, there was still no room.
     """
 
     def __init__(
@@ -49,13 +50,14 @@ class Store:
         self._connection = connection
         self._limit = limit
         self._pages = (limit - wal_bytes(limit) - (128 << 10)) * 15 // 16 // PAGE
+        self._flow_bytes = min(_FLOW_BYTES, limit // 8)
         self._transaction_bytes = min(_TRANSACTION_BYTES, wal_bytes(limit) // 4)
         piece = min(_PIECE_BYTES, self._transaction_bytes)
         self._tables: dict[int, Steps] = {}
         self._compaction = Compaction(connection, self._tables, piece)
         self._rows: dict[int, int] = {}
         self._flows: dict[int, list[tuple[int, int]]] = {}  # per training: (id, bytes)
-        self._events = 0
+        self._events = Events(connection, limit // 8)
         self._melted: dict[int, tuple[int, int]] = {}  # per training: (id of the event, steps)
         self._clock = clock
         self._checkpoint = clock()
@@ -69,10 +71,11 @@ class Store:
         """
         while batch:
             chunk, size = self._chunk(batch)
-            room = self._make_room(size)
+            room = self._make_room(size, sum(isinstance(item, Row) for item in chunk))
             with transaction(self._connection):
                 self._apply(chunk, room)
                 self._note_melted(melted)
+                self._events.prune()
             for item in chunk:
                 batch.popleft()
                 if isinstance(item, Row) and room:
@@ -102,32 +105,41 @@ class Store:
             size += item.size
         return chunk, size
 
-    def _make_room(self, size: int) -> bool:
-        """Merge old buckets until `size` bytes fit under the limit; False if they cannot."""
+    def _make_room(self, size: int, rows: int) -> bool:
+        """Merge old buckets until so many bytes and rows more fit; False if they cannot."""
         need = size * 9 // 8 // PAGE + 4
         if need > self._pages // 2:
             return False  # too much for any merging: let the rest keep its detail
-        while not self._fits(need):
+        while reached := self._limit_reached(need, rows):
             width = self._compaction.width
             if not self._compaction.piece():
-                return False
+                return self._fits(need)
             if self._compaction.width != width:
-                self._announce_width()
+                self._announce_width(reached)
         return True
+
+    def _limit_reached(self, pages: int, rows: int) -> str | None:
+        """The limit, in words, that so many pages and rows more would exceed."""
+        if not self._fits(pages):
+            return f"size limit of {self._limit >> 20} MiB"
+        if self._compaction.buckets + rows > _BUCKETS:
+            return f"limit of {_BUCKETS} buckets"
+        return None
 
     def _fits(self, need: int) -> bool:
         (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
         (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
         return pages + max(0, need - free) <= self._pages
 
-    def _announce_width(self) -> None:
+    def _announce_width(self, reached: str) -> None:
         detail = {
-            "reason": f"the record reached its size limit of {self._limit >> 20} MiB",
+            "reason": f"the record reached its {reached}",
             "rows_per_bucket": self._compaction.width,
         }
         with transaction(self._connection):
             for training, step in self.committed.items():
-                self._insert_event(training, step, "thinned", detail)
+                self._events.insert(training, step, "thinned", json.dumps(detail))
+            self._events.prune()
 
     def _note_melted(self, melted: Mapping[int, int]) -> None:
         """Keep one event a training that says how many steps were melted together so far."""
@@ -136,19 +148,10 @@ class Store:
             if steps == known or training not in self._tables:
                 continue
             detail = {"reason": "the disk did not keep up with the training", "steps": steps}
-            if not known:
+            if not known or not self._events.change(identity, detail):
                 step = self.committed.get(training, 0)
-                identity = self._insert_event(training, step, "thinned", detail)
-            self._connection.execute(
-                "UPDATE event SET detail = ? WHERE id = ?", (json.dumps(detail), identity)
-            )
+                identity = self._events.insert(training, step, "thinned", json.dumps(detail))
             self._melted[training] = (identity, steps)
-
-    def _insert_event(self, training: int, step: int, kind: str, detail: dict[str, Any]) -> int:
-        cursor = self._connection.execute(
-            _INSERTS["event"], (training, step, kind, json.dumps(detail))
-        )
-        return cursor.lastrowid or 0
 
     def _apply(self, chunk: list[Item], room: bool) -> None:
         rows: dict[int, list[Row]] = {}
@@ -167,32 +170,24 @@ class Store:
         if item.steps is not None and item.steps.training not in self._tables:
             item.steps.create(self._connection)
             self._tables[item.steps.training] = item.steps
+        if item.table == "event":
+            self._events.insert(*item.values)
+            return
         cursor = self._connection.execute(_INSERTS[item.table], item.values)
         if item.table == "flow":
             flows = self._flows.setdefault(item.values[0], [])
             flows.append((cursor.lastrowid or 0, item.size))
             self._prune_flows()
-        elif item.table == "event":
-            self._events += 1
-            if self._events % _EVENTS[0] == 0:
-                self._prune_events()
 
     def _prune_flows(self) -> None:
         """Let go of the second oldest of the training that has most, until they fit."""
         while True:
             flows = max(self._flows.values(), key=len)
             size = sum(size for kept in self._flows.values() for _, size in kept)
-            if len(flows) <= 2 or (len(flows) <= _FLOWS and size <= self._limit // 8):
+            if len(flows) <= 2 or (len(flows) <= _FLOWS and size <= self._flow_bytes):
                 return
             identity, _ = flows.pop(1)
             self._connection.execute("DELETE FROM flow WHERE id = ?", (identity,))
-
-    def _prune_events(self) -> None:
-        first, newest = _EVENTS
-        self._connection.execute(
-            "DELETE FROM event WHERE id > ? AND id <= (SELECT MAX(id) FROM event) - ?",
-            (first, newest),
-        )
 
     def _count(self, training: int, rows: list[Row]) -> list[int]:
         """The steps that each row adds: none if its one step was begun by the row before it."""
@@ -213,6 +208,7 @@ class Store:
             for row, count, *blobs in zip(rows, counts, *families, strict=True)
         ]
         table.insert(self._connection, whole)
+        self._compaction.buckets += len(whole)
         total = self._rows.get(table.training, 0) + sum(counts)
         self._connection.execute(
             "INSERT OR REPLACE INTO progress VALUES (?, ?, ?)",

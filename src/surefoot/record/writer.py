@@ -43,7 +43,8 @@ class Writer:
 
     No method but the constructor raises, and none but `close` waits. Memory: at most twice
     `QUEUE_BYTES` and one bucket per training. The folder stays under `limit_bytes` (at least
-    1 MiB), provided that no foreign program keeps a read transaction open on it.
+    1 MiB), provided that no foreign program keeps a read transaction open on it, and holds at most
+    65,536 buckets, so that a run of any length opens within a second.
 
     A training whose parameters change is a new one: declare it under a new number.
 
