@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 import click
 import torch
+from parts.sizes import gpt2_sizes
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from sizes import gpt2_sizes
 
 from surefoot.kernels import kernel_name, kernel_reason, make_ring
 
@@ -88,7 +88,8 @@ def measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, tup
 def main(rounds: int) -> None:
     """Print what the statistics cost on this machine's first CUDA device."""
     if not torch.cuda.is_available():
-        raise SystemExit("There is no CUDA device here: nothing to measure.")
+        print("There is no CUDA device here: nothing to measure.")
+        return
     device = torch.device("cuda", 0)
     torch.cuda.set_device(device)
     torch.cuda.init()

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import click
 import numpy as np
 import torch
+from parts.sizes import gpt2_sizes, resnet50_sizes, tiny_sizes
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from sizes import gpt2_sizes, resnet50_sizes, tiny_sizes
 
 from surefoot.benchmark.table import count, markdown_table
 from surefoot.kernels import kernel_name, kernel_reason, make_pass
