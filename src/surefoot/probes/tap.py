@@ -49,7 +49,7 @@ class EntryTap:
         self.pending: Entry | None = None
         self.open = True  # whether the next call may be kept
         self.inner = 0  # calls of the pending call's module by itself, under way
-        self._paused = False
+        self._paused, self._able = False, True  # able: neither paused nor failed
         self._marked = self._cleared = 0
         self._all_habits: list[Habits] = []
         self._handles: list[Any] = []
@@ -71,6 +71,7 @@ class EntryTap:
     @paused.setter
     def paused(self, paused: bool) -> None:
         self._paused = paused
+        self._able = not paused and self.failure is None
         self.reopen()
 
     @property
@@ -95,16 +96,17 @@ class EntryTap:
     def clear(self, marked: bool = False) -> None:
         """Forget the step's entries, so that its tensors can be freed; or only the marked ones."""
         entries = self.entries
-        end = self._marked if marked else len(entries)
-        for entry in entries if end == len(entries) else entries[:end]:
+        gone = entries[: self._marked] if marked else entries
+        for entry in gone:
             if sys.getrefcount(entry) > 3:  # more than the list, the loop and the argument
                 entry.forget()
-        del entries[:end]
-        self._marked = self.inner = 0
-        self.pending, self.overflowed = None, False
-        self.open = self.failure is None and not self._paused and len(entries) < MOST
-        self._cleared += 1
-        if not self._cleared & (self._cleared - 1):
+        del entries[: len(gone)]
+        if self._marked or self.overflowed or self.pending is not None:
+            self._marked = self.inner = 0
+            self.overflowed, self.pending = False, None
+        self.open = self._able and len(entries) < MOST
+        self._cleared = cleared = self._cleared + 1
+        if not cleared & (cleared - 1):
             for habits in self._all_habits:
                 habits.look_again()
 
@@ -112,14 +114,13 @@ class EntryTap:
 
     def reopen(self) -> None:
         """After a call: whether the next one may be kept."""
-        idle = self.pending is None and not self._paused and self.failure is None
-        self.open = idle and len(self.entries) < MOST
+        self.open = self._able and self.pending is None and len(self.entries) < MOST
 
     def turn_away(self, module: nn.Module) -> bool:
         """A call that comes while the tap is closed; whether it can be kept all the same."""
         if self.pending is not None:
             self.inner += self.pending.module is module
-        elif not (self._paused or self.overflowed or self.failure) and torch.is_grad_enabled():
+        elif self._able and not self.overflowed and torch.is_grad_enabled():
             self._evict()
             self.overflowed = not self.open
         return self.open
@@ -139,7 +140,7 @@ class EntryTap:
 
     def stop(self, error: Exception) -> None:
         """Something failed in a hook: no more calls are kept, and the step's are forgotten."""
-        self.failure = error
+        self.failure, self._able = error, False
         self.remove()
 
 
@@ -215,26 +216,24 @@ class _Leave(OfSurefoot):
             entries = tap.entries
             if output is not None:  # else the forward raised, or has nothing to give
                 entries.append(entry)
-                self._follow(entry, output)
+                if type(output) is not _tensor or tap.keeping or tap.comparing:
+                    self._follow(entry, output)
+                elif output.requires_grad:
+                    _listen(output, Output(entry, 0), tap)
             tap.open = len(entries) < MOST
         except Exception as error:
             tap.stop(error)
 
     def _follow(self, entry: Entry, output: Any) -> None:
-        """Wait for the gradients of the outputs."""
+        """Wait for the gradients of all outputs, and keep those that are to be kept."""
         tap = self._tap
-        keeping = tap.keeping or tap.comparing
-        if type(output) is _tensor and not keeping:  # the usual case
-            if output.requires_grad:
-                _listen(output, Output(entry, 0), tap)
-            return
         seen: set[int] = set()
         for i, tensor in enumerate(tensors_of(output)):
             if not tensor.requires_grad or id(tensor) in seen:
                 continue
             seen.add(id(tensor))
             _listen(tensor, Output(entry, i), tap)
-            if keeping:
+            if tap.keeping or tap.comparing:
                 entry.outputs[i] = tensor.detach()
 
 
