@@ -17,6 +17,9 @@ except AttributeError:  # a torch that does not offer it
         return any(map(torch.is_autocast_enabled, ("cpu", "cuda", "mps", "xpu")))
 
 
+_enabled, _dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
+
+
 @dataclass(frozen=True, slots=True)
 class Casting:
     """(type of device, whether it casts, to which dtype) of each; cached: whether a weight that
@@ -26,10 +29,13 @@ class Casting:
     cached: bool
 
     @staticmethod
-    def now(types: Sequence[str]) -> Casting:
-        """As it stands on this thread, for these types of devices."""
-        each = [(t, torch.is_autocast_enabled(t), torch.get_autocast_dtype(t)) for t in types]
-        return Casting(tuple(each), torch.is_autocast_cache_enabled())
+    def now(types: Sequence[str], usual: Casting | None = None) -> Casting:
+        """As it stands on this thread, for these types of devices; `usual` itself if that is it."""
+        each = tuple([(t, _enabled(t), _dtype(t)) for t in types])
+        cached = torch.is_autocast_cache_enabled()
+        if usual is not None and each == usual.types and cached == usual.cached:
+            return usual
+        return Casting(each, cached)
 
     def none(self) -> Casting:
         """The same with all of it off."""

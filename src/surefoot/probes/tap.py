@@ -2,7 +2,8 @@
 
 That is references to the inputs of the modules that the script calls, the state of torch's random
 numbers, and the gradient that arrived at their outputs. It runs at every step, so the usual call,
-one tensor in and one out, takes a way of its own through it.
+one tensor in and one out, takes a way of its own through it; benchmarks/replay_capture.py has the
+price.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class EntryTap:
         self.entries: list[Entry] = []
         self.failure: Exception | None = None
         self.types: tuple[str, ...] = ("cpu",)
-        self.none = Casting.now(self.types).none()
+        self.none = self._casting = Casting.now(self.types).none()
         self.pending: Entry | None = None
         self.open = True  # whether the next call may be kept
         self.inner = 0  # calls of the pending call's module by itself, under way
@@ -132,6 +133,11 @@ class EntryTap:
         self.entries[:] = [e for e, k in zip(self.entries, kept, strict=True) if k]
         self.reopen()
 
+    def casting(self) -> Casting:
+        """Autocast as it stands, which is as it stood at the last call."""
+        self._casting = Casting.now(self.types, self._casting)
+        return self._casting
+
     def know(self, devices: list[torch.device]) -> None:
         """Take account of the types of these devices."""
         if types := {d.type for d in devices} - set(self.types):
@@ -169,7 +175,7 @@ class _Enter(OfSurefoot):
                 kwargs,
                 versions,
                 _random_state() if habits.draws else None,
-                Casting.now(tap.types) if any_autocast() else tap.none,
+                tap.casting() if any_autocast() else tap.none,
                 training,
                 past,
                 [],
