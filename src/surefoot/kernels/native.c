@@ -50,7 +50,7 @@ struct format {
  * needs neither, its conversion to single is exact and normal. */
 static const struct format FORMATS[KINDS] = {
     [SINGLE] = {4, 23, 0x7fffffff, 0x7f800000, (uint64_t)67 << 23, UINT64_MAX},
-    [DOUBLE] = {8, 52, INT64_MAX, (uint64_t)0x7ff << 52, (uint64_t)573 << 52, (uint64_t)1523 << 52},
+    [DOUBLE] = {8, 52, INT64_MAX, (uint64_t)0x7ff << 52, (uint64_t)573 << 52, (uint64_t)1503 << 52},
     [BRAIN] = {2, 7, 0x7fff, 0x7f80, 67 << 7, UINT64_MAX},
     [HALF] = {2, 10, 0x7fff, 0x7c00, 0, UINT64_MAX},
 };
