@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
+from surefoot.kernels.pieces import is_distributed
 from surefoot.layers import Kind, LayerTable
 from surefoot.probes import statistics
 from surefoot.probes.curtain import Placed, place
@@ -33,7 +34,9 @@ _ACTIVATIONS = {"ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid"}
 class FlowProbe:
     """Instruments `modules` (indexed as in `table`) between `install` and `collect`.
 
-    entries: the modules that the script called itself, in order of their first call.
+    entries: the modules that the script called itself, in order of their first call. sharded:
+    whether a module computed with weights that lie in pieces on several ranks: then so do tensors
+    between modules, and no one knows which.
     """
 
     def __init__(self, table: LayerTable, modules: list[nn.Module]) -> None:
@@ -57,6 +60,7 @@ class FlowProbe:
         self._last_grad: tuple[Any, TensorStats] | None = None
         self._softmaxes: set[Any] = set()
         self.entries: list[int] = []
+        self.sharded = False
 
     def install(self, set_aside: bool = False) -> None:
         """Put the hooks in place; from then on the modules are no longer kept alive.
@@ -94,7 +98,8 @@ class FlowProbe:
         call = None
         # Without gradients only what belongs to a step is of interest: a part that is cut off.
         inside = bool(self._open) and self._open[-1][1] is not None
-        usable = torch.is_grad_enabled() or inside
+        self.sharded = self.sharded or any(map(is_distributed, module._parameters.values()))
+        usable = (torch.is_grad_enabled() or inside) and not self.sharded
         # During backward, checkpointing runs forwards again: they were already seen.
         if usable and torch._C._current_graph_task_id() == -1 and len(self._calls) < _MAX_CALLS:
             call = self._begin(layer, module, args, kwargs)
@@ -156,7 +161,7 @@ class FlowProbe:
             call.activation = name or type(module).__name__.lower()
             call.frozen = statistics.frozen_share(name, y) if name else None
         weight = getattr(module, "weight", None)
-        if kind.weighted and isinstance(weight, torch.Tensor):
+        if kind.weighted and isinstance(weight, torch.Tensor) and not is_distributed(weight):
             call.weight_norm = statistics.tensor_stats(weight).norm
             transposed = type(module).__name__ == "Conv1D" or "Transpose" in type(module).__name__
             call.weight_rows = weight.shape[1 if transposed else 0]

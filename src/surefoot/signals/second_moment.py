@@ -56,14 +56,7 @@ def second_moments(
     out.fill(np.nan)
     if used is not None:
         used.fill(np.nan)
-    places, groups = [], []
-    place = 0
-    for group in getattr(optimizer, "param_groups", ()):
-        for p in group["params"]:
-            if place < len(parameters) and p is parameters[place] and _usable(optimizer, group, p):
-                places.append(place)
-                groups.append(group)
-            place += 1
+    places, groups = _measurable(optimizer, parameters)
     if not places:
         return None
     states = [optimizer.state[parameters[i]] for i in places]
@@ -92,6 +85,21 @@ def second_moments(
     if used is not None:
         used[np.array(places)[full]] = seen / counts
     return out
+
+
+def _measurable(
+    optimizer: Any, parameters: Sequence[torch.Tensor]
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """(places, their groups) of the parameters with a second moment that can be read."""
+    places, groups = [], []
+    place = 0
+    for group in getattr(optimizer, "param_groups", ()):
+        for p in group["params"]:
+            if place < len(parameters) and p is parameters[place] and _usable(optimizer, group, p):
+                places.append(place)
+                groups.append(group)
+            place += 1
+    return places, groups
 
 
 def _at_most_seen(

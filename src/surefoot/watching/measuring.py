@@ -11,6 +11,7 @@ from surefoot.attach.readings import offer
 from surefoot.kernels import NONFINITE, NORM, make_pass
 from surefoot.signals import QUANTITIES, Step
 from surefoot.watching.places import Places
+from surefoot.watching.shards import Shards
 
 _INPUTS = 8  # tensors that enter the model whose scale is read at every step
 _MEASURES = [(q.name, q.measure) for q in QUANTITIES.values() if q.measure is not None]
@@ -20,9 +21,9 @@ class Measuring:
     """The buffers of the hot path, made once. norms, bad [P]: of the step under way, views of
     `row` [P + 1, 5]; now: what the quantities read."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, shards: Shards | None) -> None:
         count = len(places.all)
-        self._places = places
+        self._places, self._shards = places, shards
         self._pass = make_pass(count + _INPUTS)
         self._out = np.empty((count + _INPUTS, 5))
         # One row more than parameters: an optimizer's tensors that are not in the table end there.
@@ -37,17 +38,24 @@ class Measuring:
         gradients: list[Any],
         inputs: list[torch.Tensor],
         first: bool,
-    ) -> None:
+        sampling: bool,
+    ) -> bool:
         """Measure an optimizer's gradients, which stand at the places `order`, and the inputs.
 
-        first: whether it is the first optimizer of the step; the rows of others are kept.
+        first: whether it is the first optimizer of the step; the rows of others are kept. sampling:
+        whether the weights are to be sampled in this step; returns whether they are, for ranks
+        that share parameters do so together.
         """
         inputs = inputs[:_INPUTS]
         count, size = len(gradients), len(gradients) + len(inputs)
         if size > len(self._out):  # a group was added: what it trains is not in the table
             self._out = np.empty((size, 5))
         out = self._out[:size]
+        if self._shards is not None:
+            gradients = self._shards.pieces(gradients, order)
         self._pass(gradients + inputs, out)
+        if self._shards is not None:
+            sampling = self._shards.whole(out[:count], sampling)
         scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:  # a fused optimizer under GradScaler sees scaled gradients
             out[:count, :3] /= float(scale)
@@ -59,6 +67,7 @@ class Measuring:
                 self.row.fill(np.nan)
             self.row[order] = out[:count]
         self.now.inputs, self.now.elements = out[count:], sum(t.numel() for t in inputs)
+        return sampling
 
     def read_inputs(self, inputs: list[torch.Tensor]) -> None:
         """Measure them alone."""

@@ -32,6 +32,7 @@ from surefoot.watching.training import Training
 
 _LOG = logging.getLogger("surefoot")
 _MAX_TRAININGS = 8
+_SESSIONS = itertools.count()  # of this process: each rank begins the same ones
 _MAX_NAMES = 64
 _MAX_NODES = 20_000  # of a graph that is walked to its ends
 
@@ -61,6 +62,7 @@ class Session:
         self._adopt = adopt
         self._forensics = forensics
         self.drawn = Drawn()
+        self._number = next(_SESSIONS)
         self._indices = itertools.count()
         self._patches = Patches(self)
         self._writer: Writer | None = None
@@ -208,6 +210,7 @@ class Session:
         forms = [f for ref in self._forms if (f := ref()) is not None]
         training = Training(index, models, trained, self._writer, groups, self._forensics, forms)
         training.indices = self.drawn.indices
+        training.known_as(f"{self._number}/{index}")
         self.trainings.append(training)
         return training
 
@@ -271,7 +274,8 @@ class Session:
     @property
     def _knows_all(self) -> bool:
         """Whether every optimizer of the process is watched, from its first step on."""
-        return self._adopt and len(self.trainings) < _MAX_TRAININGS
+        whole = all(t.shards is None for t in self.trainings)  # else a graph's leaves are others
+        return self._adopt and whole and len(self.trainings) < _MAX_TRAININGS
 
     def _left_out(self, loss: torch.Tensor) -> tuple[float, list[str]]:
         """Share of the weight matrices under a loss that no optimizer holds, and whose they are."""

@@ -25,7 +25,8 @@ class Taps:
     """The hooks on the modules of a table, of which it holds no strong reference.
 
     entry: keeps a step's inputs, None if no module is known. blocks: indices of the layers whose
-    outputs are sampled.
+    outputs are sampled. sharded: whether modules compute with pieces of tensors, so that no step is
+    instrumented and no block sampled.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Taps:
         self._due = False
         self._block: BlockTap | None = None
         self._flow: FlowProbe | None = None
+        self.sharded = False
         for form in forms:
             self.compiled(unwrap(form), form)
         self.instrument()
@@ -91,6 +93,8 @@ class Taps:
 
     def instrument(self) -> None:
         """Follow the next step through every module."""
+        if self.sharded:
+            return
         if (modules := self.modules()) is not None and len(modules) <= _MAX_MODULES:
             self._due = True
             if not self._compiled:
@@ -104,8 +108,11 @@ class Taps:
             return Flow(step, []) if due else None
         self._flow = None
         probe.remove()
-        flow = probe.collect(step)
+        sharded, flow = probe.sharded, probe.collect(step)
         raise_failure(probe)
+        if sharded:
+            self.sharded = True
+            return None
         if probe.entries and self._block is None:
             self._listen(probe.entries[:_MAX_ENTRIES])
         return flow

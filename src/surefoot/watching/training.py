@@ -35,6 +35,7 @@ from surefoot.watching.places import Places
 from surefoot.watching.ranks import Ranks
 from surefoot.watching.scaling import Scaling
 from surefoot.watching.schedule import milestone
+from surefoot.watching.shards import Shards
 from surefoot.watching.taps import Taps
 from surefoot.watching.turns import Turns
 from surefoot.watching.updates import Updates
@@ -66,7 +67,8 @@ class Training:
         counts = {Axis.GROUP: groups, Axis.PARAMETER: count, Axis.BLOCK: len(self.taps.blocks)}
         self.ledger = Ledger(index, self.layers, counts, sink)
         self._gate = Gate(count)
-        self._measuring = Measuring(self._places)
+        self.shards = Shards.among(tensors)  # None for the usual training
+        self._measuring = Measuring(self._places, self.shards)
         # What is known so far; `case` hands it out as Facts.
         self.step, self.driver, self.ended = 0, Driver(), "running"
         self.carried, self.scaling, self.ranks = Carried(), Scaling(), Ranks()
@@ -94,6 +96,12 @@ class Training:
     def title(self) -> str:
         """What tells it from the others of its process."""
         return f"{self.layers.model} (training {self.index + 1})"
+
+    def known_as(self, key: str) -> None:
+        """What tells it from others, to the ranks that take part in it."""
+        self.ranks.key = key
+        if self.shards is not None:
+            self.shards.key = key
 
     def owns(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is a live parameter of this training."""
@@ -146,11 +154,12 @@ class Training:
         raise_failure(self.taps.entry)
         inputs = self.taps.entry.inputs if self.taps.entry is not None else []
         first = not self._turns.stepped
-        self._measuring.read(optimizer, order, gradients, inputs, first)
+        sampling = self.budget.sampling(self.step) and not self.scaling.now
+        sampling = self._measuring.read(optimizer, order, gradients, inputs, first, sampling)
         self._turns.stepped.add(key)
         own = {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
         self._judge(optimizer, groups, first, own)
-        if self.budget.sampling(self.step) and not self.scaling.now:
+        if sampling:
             with self.budget.charged():
                 self._updates.sample(parameters)
                 self._updates.sample_moments(optimizer, parameters, order)
@@ -187,10 +196,11 @@ class Training:
         parameters = [p for g in optimizer.param_groups for p in g["params"]]
         gradients, order = [p.grad for p in parameters], self._places.order(key, parameters)
         first = not self._turns.stepped
-        self._measuring.read(optimizer, order, gradients, [], first)
+        sampling = self.budget.sampling(self.step)
+        sampling = self._measuring.read(optimizer, order, gradients, [], first, sampling)
         self._turns.stepped.add(key)
         self.piecewise, self._acted = self.carried.backwards, weakref.ref(optimizer)
-        if self.budget.sampling(self.step):
+        if sampling:
             with self.budget.charged():
                 self._updates.sample(parameters)
                 self._updates.sample_moments(optimizer, parameters, order)
@@ -308,6 +318,8 @@ class Training:
             self._complete += 1
         else:
             self._present += ~np.isnan(self._measuring.norms)
+        if self.shards is not None:
+            self.shards.close(self.step, self._updates, self._present, self.ledger)
         if (sampled := self.taps.sampled()) is not None:
             self.budget.spent += sampled[0]
             self.ledger.put(self.step, "block_scale", sampled[1])
@@ -348,6 +360,8 @@ class Training:
                 self._commit()
             if ended != "unwatched":
                 self.ranks.finish(self.ledger)
+            if self.shards is not None:
+                self.shards.leave(aside=ended == "unwatched")
         finally:
             if self.ended == "running":
                 self.ended = ended

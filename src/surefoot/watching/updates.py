@@ -21,7 +21,8 @@ _HALF = (torch.float16, torch.bfloat16)
 class Updates:
     """Update-to-weight ratios of `count` parameters. Holds no parameter between two steps.
 
-    rows: of the step under way, by quantity, [count + 1, k].
+    rows: of the step under way, by quantity, [count + 1, k]; used [count + 1]: the share of the
+    elements of which the optimizer keeps a second moment.
     """
 
     def __init__(self, count: int) -> None:
@@ -29,6 +30,7 @@ class Updates:
         self._weights: Weights | None = None
         self._of: list[weakref.ref[torch.Tensor]] = []
         self.rows: dict[str, np.ndarray] = {}
+        self.used = np.full(count + 1, np.nan)
 
     def sample(self, parameters: list[torch.Tensor]) -> None:
         """Note where the weights stand."""
@@ -39,7 +41,10 @@ class Updates:
         self, optimizer: Any, parameters: list[torch.Tensor], order: np.ndarray
     ) -> None:
         """Note the weights' sizes, and how well the second moment fits."""
-        found = second_moments(optimizer, parameters, np.empty((len(parameters), 2)))
+        used = np.empty(len(parameters))
+        found = second_moments(optimizer, parameters, np.empty((len(parameters), 2)), used)
+        if len(used) == len(order):
+            self.used[order] = used
         sizes = weight_sizes(self._weights) if self._weights is not None else None
         for name, values in (("second_moment", found), ("weight", sizes)):
             if values is not None and len(values) == len(order):
