@@ -36,13 +36,16 @@ FLOORS = {
     "record": 2,
     "build": 1,
     "environment": 2,
+    "launch": 2,
     "kernels": 1,
     "layers": 1,
     "files": 1,
     "findings": 1,
     "forks": 1,
     "script": 1,
+    "imports": 1,
     "version": 1,
+    "voice": 1,
 }
 # The few imports along a floor: (importing room, imported room).
 SIDEWAYS = {("record", "signals"), ("checking", "watching"), ("benchmark", "watching")}

@@ -11,7 +11,10 @@ What happens when:
   process at once. During the verdict of a program that ended by itself, Ctrl-C skips the verdict.
 - SIGTERM keeps its meaning: whoever sends it wants the process gone, and the run folder holds all
   steps up to that moment (`surefoot report RUN` gives the verdict). So does `os._exit`.
-- Child processes are not watched. A child forked by the script ends as it would under `python`.
+- Of several processes that train together (torchrun, `torch.multiprocessing.spawn`) each is
+  watched; the one of rank 0 keeps the record and gives the verdict. A launcher is no training: it
+  is told to watch the processes that it starts (`surefoot.launch`), and owes the exit status.
+- Other child processes are not watched. A forked one ends as it would under `python`.
 
 Paths are made absolute before the program runs, so it may change its directory. Nothing in here
 changes the exit status of a program that failed, nor raises: what surefoot cannot do is one line
@@ -20,22 +23,22 @@ on stderr.
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from surefoot.files import replace_text
 from surefoot.findings import Report, Severity
 from surefoot.forks import Fork
+from surefoot.imports import when_imported
+from surefoot.launch import Delivery, OutOfReach, announced, handed_on, launcher
 from surefoot.script import Outcome, Program, execute, leave, working_directory
 from surefoot.version import VERSION
+from surefoot.voice import Voice
 
 if TYPE_CHECKING:
     from surefoot.watching.session import Session
@@ -49,6 +52,12 @@ _NO_TORCH = (
 _UNSEEN = (
     "torch was imported where surefoot could not notice it, so nothing was watched: "
     "put `with surefoot.watch(model, optimizer):` around the training loop."
+)
+
+
+_ELSEWHERE = (
+    "No process of this program has left a verdict, or a record to read one from: "
+    "see what it has printed."
 )
 
 
@@ -70,6 +79,15 @@ class Options:
     ignore: tuple[str, ...] = ()
     quiet: bool = False
 
+    def words(self) -> list[str]:
+        """The options as they are typed, for the processes of a launcher: those that are theirs."""
+        words = ["--runs", str(Path(working_directory(), self.runs))]
+        words += ["--name", self.name] if self.name else []
+        words += [word for rule in self.ignore for word in ("--ignore", rule)]
+        words += [] if self.record else ["--no-record"]
+        words += [] if self.forensics else ["--no-forensics"]
+        return [*words, "--quiet"] if self.quiet else words
+
 
 def run(options: Options) -> NoReturn:
     """Run the program under watch, give the verdict, and end this process as the program ended.
@@ -79,16 +97,46 @@ def run(options: Options) -> NoReturn:
         KeyboardInterrupt: the program was ended by Ctrl-C; its traceback has been printed.
     """
     watcher = _Watcher(options)
-    with when_imported("torch", watcher.start):
-        outcome = execute(options.program, options.arguments)
+    if launcher(options.program):
+        outcome = watcher.launch()
+    else:
+        with when_imported("torch", watcher.start):
+            outcome = execute(options.program, options.arguments)
     leave(outcome, watcher.conclude(outcome))
+
+
+@dataclass(frozen=True, slots=True)
+class _Spawned:
+    """What is to run in a process spawned by the script, under a watch of its own."""
+
+    function: Any
+    options: Options
+    folder: Path | None
+    delivery: Delivery
+
+    def __call__(self, index: int, *arguments: Any) -> Any:
+        watcher = _Watcher(self.options, first=index == 0, delivery=self.delivery)
+        watcher.start(self.folder)
+        ended = "raised"
+        try:
+            result = self.function(index, *arguments)
+            ended = "ended"
+            return result
+        finally:
+            watcher.conclude(Outcome(0, ended))
 
 
 class _Watcher:
     """From the import of torch to the verdict; no method raises for a fault of surefoot's own."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(
+        self, options: Options, first: bool | None = None, delivery: Delivery | None = None
+    ) -> None:
         self._options = options
+        # Only the first of several processes that train together keeps a record and speaks.
+        self._first = announced()[0] == 0 if first is None else first
+        self._delivery = delivery or Delivery.awaited()  # for the process that started this one
+        self._elsewhere: Delivery | None = None  # of the processes that train instead of this one
         here = working_directory()
         self._runs = Path(here, options.runs)
         self._json = Path(here, options.json) if options.json else None
@@ -99,8 +147,22 @@ class _Watcher:
         self._folder: Path | None = None
         self._problem = ""
         self._imports = list(sys.path), list(sys.meta_path)
+        self._undo: Callable[[], None] = lambda: None
 
-    def start(self) -> None:
+    def launch(self) -> Outcome:
+        """Run a launcher, which has the processes that it starts watched."""
+        program, arguments = self._options.program, self._options.arguments
+        try:
+            changed = handed_on(launcher(program), arguments, self._options.words())
+        except OutOfReach as reason:
+            self._first = False  # there is no verdict to give
+            self._voice.say(str(reason))
+            return execute(program, arguments)
+        self._elsewhere = Delivery.made()
+        self._elsewhere.announce()
+        return execute(program, changed)
+
+    def start(self, folder: Path | None = None) -> None:
         """Begin to watch; called in the middle of the script's own `import torch`."""
         if not self._process.here:
             return
@@ -110,7 +172,8 @@ class _Watcher:
             with _unheard_warnings():
                 from surefoot.watching.session import Session
 
-                self._folder = self._new_folder() if self._options.record else None
+                if self._first and self._options.record:
+                    self._folder = folder or self._new_folder()
                 session = Session(
                     folder=self._folder,
                     ignore=self._options.ignore,
@@ -119,9 +182,40 @@ class _Watcher:
                 )
                 session.start()
                 self._session, self._problem = session, ""
+                if self._delivery is not None and self._folder is not None:
+                    self._delivery.leave(record=self._folder)
+                self._follow_spawned()
         except Exception as error:
             self._problem = f"could not begin to watch: {_in_a_line(error)}"
             self._voice.say(f"{self._problem}. The script goes on without it.")
+
+    def _follow_spawned(self) -> None:
+        """Watch what the script has run in processes of its own, if it does not train in this."""
+        with suppress(KeyError, AttributeError, ImportError):  # a torch without them
+            from surefoot.attach.processes import also_in_spawned
+
+            self._undo = also_in_spawned(self._hand_over)
+
+    def _hand_over(self, function: Any) -> Any:
+        try:
+            if self._session is not None and self._session.trainings:
+                return function
+            if self._session is not None:
+                self._session.stop("handed over")
+                self._session = None
+            if self._folder is not None:
+                from surefoot.record.folder import vacate
+
+                again = self._elsewhere is not None
+                self._folder = self._new_folder() if again else self._folder
+                if self._folder is not None:
+                    vacate(self._folder)
+            self._elsewhere = self._elsewhere or Delivery.made()
+            there = replace(self._options, runs=self._runs, json=None, fail_on=None)
+            return _Spawned(function, there, self._folder, self._elsewhere)
+        except Exception as error:
+            self._voice.say(f"the spawned processes are not watched: {_in_a_line(error)}")
+            return function
 
     def _new_folder(self) -> Path | None:
         from surefoot.record import new_folder
@@ -140,16 +234,23 @@ class _Watcher:
         if not self._process.here:  # a child that the script forked came to its end
             return None
         _flush()
+        self._undo()
         try:
             self._mend_imports()
             with _unheard_warnings():
                 report = self._report(outcome.ended)
-                self._publish(report)
+                if self._first:
+                    self._publish(report)
         except Exception as error:
             self._voice.say(f"the verdict failed: {_in_a_line(error)}")
             return None
         except BaseException:  # Ctrl-C, or whatever the script's own handler makes of it
             self._voice.say("interrupted before the verdict was complete.")
+            return None
+        finally:
+            if self._elsewhere is not None:
+                self._elsewhere.close()
+        if not self._first:
             return None
         worst, limit = report.worst(), self._options.fail_on
         fails = worst is not None and limit is not None and worst.rank >= limit.rank
@@ -164,11 +265,26 @@ class _Watcher:
         if self._session is not None:
             self._session.stop(ended)
             return self._session.report()
+        if self._elsewhere is not None:
+            return self._report_from(self._elsewhere)
         if self._problem:
             missing = f"surefoot {self._problem}."
         else:
             missing = _UNSEEN if "torch" in sys.modules else _NO_TORCH
         return Report(missing=(missing,), surefoot=VERSION)
+
+    def _report_from(self, there: Delivery) -> Report:
+        """What the process that trained has said, or what its record tells where it was ended."""
+        self._folder = there.record()
+        report = there.report()
+        if report is not None:
+            self._options = replace(self._options, quiet=True)  # it has given the verdict itself
+            return report
+        if self._folder is not None:
+            from surefoot.record import read_run
+
+            return read_run(self._folder).report
+        return Report(missing=(_ELSEWHERE,), surefoot=VERSION)
 
     def _publish(self, report: Report) -> None:
         if self._json is not None:
@@ -179,6 +295,8 @@ class _Watcher:
             self._voice.say(f"verdict: {report.verdict}. {_gist(report)}")
         if self._session is not None and self._session.problem:
             self._voice.say(self._session.problem)
+        if self._delivery is not None:  # last: whoever finds it need not say it again
+            self._attempt("the report did not arrive", self._delivery.leave, report)
 
     def _attempt(self, loss: str, action: Callable[..., Any], *arguments: Any) -> Any:
         """The action's result, or None and one line that says what is lost."""
@@ -193,8 +311,16 @@ class _Watcher:
         replace_text(self._json, report.dumps() + "\n")
 
     def _save_page(self) -> Path | None:
-        data = self._session.data() if self._session is not None and self._folder else None
-        if data is None or self._folder is None:
+        if self._folder is None:
+            return None
+        data: Any = None
+        if self._session is not None:
+            data = self._session.data()
+        elif self._elsewhere is not None and not self._options.quiet:
+            from surefoot.record import read_run
+
+            data = read_run(self._folder)
+        if data is None:
             return None
         from surefoot.views.report import save_report
 
@@ -214,137 +340,6 @@ class _Watcher:
                 }
                 print_verdict(report, console=Console(file=stream), **places)
         return True
-
-
-class Voice:
-    """surefoot's own words: they go to the stderr it was started with, or nowhere.
-
-    The script may close stderr, replace it, or open a file that is then given its number: what is
-    written to is always checked to be the very file that stderr was at the start.
-    """
-
-    def __init__(self) -> None:
-        self._given: TextIO | None = sys.stderr
-        self._spare = -1
-        self._identity: tuple[int, int] | None = None
-        try:
-            number = sys.stderr.fileno()
-            self._identity = _identity(number)
-            self._spare = os.dup(number)
-        except (AttributeError, OSError, ValueError):
-            return  # not a file (a test's buffer, a notebook), or closed from the start
-        # A daemon forked by the script must be able to let go of stderr.
-        os.register_at_fork(after_in_child=self._let_go)
-
-    def _let_go(self) -> None:
-        if _identity(self._spare) == self._identity:
-            os.close(self._spare)
-        self._spare = -1
-
-    @contextmanager
-    def stream(self) -> Iterator[IO[str] | None]:
-        """A stream to write to, None if the stderr of the start is gone."""
-        if self._identity is None:
-            yield self._given
-            return
-        number = next((n for n in (self._spare, 2) if _identity(n) == self._identity), None)
-        if number is None:
-            yield None
-            return
-        encoding = getattr(self._given, "encoding", None) or "utf-8"
-        with open(number, "w", encoding=encoding, errors="backslashreplace", closefd=False) as file:
-            yield file
-
-    def speak_for(self, logger: str) -> None:
-        """Say what a logger warns of, and keep it out of the script's own log and stdout."""
-        import logging
-
-        voice = self
-
-        class Handler(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                voice.say(record.getMessage())
-
-        log = logging.getLogger(logger)
-        log.propagate = False
-        log.addHandler(Handler(logging.WARNING))
-
-    def say(self, sentence: str) -> None:
-        """One line, marked as surefoot's; never raises an ordinary exception."""
-        with suppress(Exception), self.stream() as stream:  # a broken pipe: no one is left to tell
-            if stream is not None:
-                stream.write(f"surefoot: {sentence}\n")
-
-
-def _identity(number: int) -> tuple[int, int] | None:
-    """Which file a descriptor stands for: device and inode; None if it is closed."""
-    try:
-        status = os.fstat(number)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-class _ImportWatch(MetaPathFinder):
-    """Calls back once, after a module has been imported; the import itself stays as it was."""
-
-    def __init__(self, name: str, action: Callable[[], None]) -> None:
-        self._name = name
-        self._action = action
-        self._done = False
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        """Let the other finders find the module, and listen on the loader they chose."""
-        if fullname != self._name or self._done:
-            return None
-        for finder in list(sys.meta_path):
-            find = getattr(finder, "find_spec", None)
-            spec = None if finder is self or find is None else find(fullname, path, target)
-            if spec is not None:
-                self._listen(spec.loader)
-                return spec
-        return None
-
-    def _listen(self, loader: Any) -> None:
-        # On this one loader object and not around it: whoever looks at the module's loader
-        # (inspect, pkgutil, importlib.resources) finds the class that he expects.
-        def exec_module(module: Any) -> None:
-            del loader.exec_module
-            loader.exec_module(module)
-            if not self._done:
-                self._done = True
-                self.remove()
-                self._action()
-
-        with suppress(AttributeError):  # a loader without room: the report says so
-            loader.exec_module = exec_module
-
-    def remove(self) -> None:
-        """Take this finder out of the import system; a second time does nothing."""
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
-
-
-@contextmanager
-def when_imported(name: str, action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` as soon as the top-level module `name` is imported; at once if it is.
-
-    >>> import sys
-    >>> _ = sys.modules.pop("antigravity", None)
-    >>> with when_imported("wave", lambda: print("heard")):
-    ...     import wave
-    heard
-    """
-    if name in sys.modules:
-        action()
-        yield
-        return
-    watch = _ImportWatch(name, action)
-    sys.meta_path.insert(0, watch)
-    try:
-        yield
-    finally:
-        watch.remove()
 
 
 @contextmanager
@@ -374,6 +369,7 @@ def _environment(options: Options) -> dict[str, Any]:
             "ignore": list(options.ignore),
             "record": options.record,
         },
+        **({"world": size} if (size := announced()[1]) > 1 else {}),
     }
 
 

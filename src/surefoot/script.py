@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # The rooms that stand between a script and torch: frames in them are never the script's.
-_ROOMS = {"cli", "run", "script", "watching", "attach", "kernels", "probes", "signals"}
+_ROOMS = {"cli", "imports", "run", "script", "watching", "attach", "kernels", "probes", "signals"}
 
 
 class ScriptError(Exception):
@@ -53,6 +53,11 @@ class Program:
     target: str
     path: str
     form: _Form
+
+    @property
+    def module(self) -> str:
+        """The module's name, empty for a file or a folder."""
+        return self.target if self.form is _Form.MODULE else ""
 
 
 @dataclass(frozen=True, slots=True)

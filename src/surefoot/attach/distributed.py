@@ -10,13 +10,14 @@ it is known to be there.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed
+
+from surefoot.launch import announced
 
 _LOG = logging.getLogger("surefoot")
 _PATIENCE = timedelta(seconds=5)  # with a store that does not answer
@@ -36,11 +37,7 @@ def placement() -> tuple[int, int]:
     """
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
-    try:
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    except (KeyError, ValueError):
-        return 0, 1
-    return (rank, size) if 0 <= rank < size else (0, 1)
+    return announced()
 
 
 class World:
