@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.distributed import distributed_c10d
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -32,6 +32,7 @@ from surefoot.attach import exchange
 from surefoot.findings import Cause
 
 STEPS, SICK, LOST = 12, 6, 10  # steps; the one in which rank 1 falls ill; the one that is lost
+CPU = torch.device("cpu")
 Ranks = Callable[[str], list[Any]]
 
 
@@ -312,11 +313,50 @@ def blame(rank: int, size: int) -> surefoot.Report:
     return run.watch.report()
 
 
+def older(rank: int, size: int) -> dict[str, Any]:
+    """FullyShardedDataParallel: each rank holds some elements of a parameter, or none."""
+    ends, norms, moves = [], [], []
+    for watched in (False, True):
+        torch.manual_seed(0)
+        model: nn.Module = Network()
+        model.a = FullyShardedDataParallel(model.a, use_orig_params=True, device_id=CPU)
+        model = FullyShardedDataParallel(model, use_orig_params=True, device_id=CPU)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        watch = surefoot.watch(model, optimizer)
+        if watched:
+            watch.start()
+        made = torch.Generator().manual_seed(rank)
+        losses = []
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            loss = (model(torch.randn(4, 8, generator=made)) - 1).square().mean()
+            loss.backward()
+            losses.append(loss.item())
+            before = whole_parameters(model)
+            norms.append([float(g.norm()) for _, g in before])
+            optimizer.step()
+            after = whole_parameters(model)
+            pairs = [(a, b) for (a, _), (b, _) in zip(before, after, strict=True)]
+            moves.append([float((b - a).norm() / a.norm()) for a, b in pairs])
+        watch.stop()
+        ends.append((losses, [p for p, _ in whole_parameters(model)], torch.get_rng_state()))
+    gradients = watch._session.data().series["gradient"].last.reshape(STEPS, -1, 5)
+    updates = watch._session.data().series["update_ratio"]
+    truth = np.array(norms[STEPS:]), np.array(moves[STEPS:])[updates.steps]
+    return {"ends": ends, "recorded": (gradients[:, :, 0], updates.last), "truth": truth}
+
+
+def whole_parameters(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(value, gradient) of each parameter, put together by torch."""
+    with FullyShardedDataParallel.summon_full_params(model, with_grads=True):
+        return [(p.detach().clone().double(), p.grad.double()) for p in model.parameters()]
+
+
 def everything(rank: int, size: int) -> dict[str, Any]:
     """All of the above in one world: to found one takes seconds."""
     parts: dict[str, Any] = {kind: numbers(kind, rank, size) for kind in KINDS}
     parts |= {"unchanged": unchanged(rank, size), "blame": blame(rank, size)}
-    return parts | {"aside": aside(rank, size)}
+    return parts | {"older": older(rank, size), "aside": aside(rank, size)}
 
 
 def four(rank: int, size: int) -> dict[str, Any]:
@@ -407,6 +447,18 @@ def test_nothing_of_ours_goes_through_the_groups_of_the_script(kind: str, ranks:
         assert watched[1]
         if kind != "hybrid 2x":
             assert without[0]
+
+
+def test_the_older_wrapper(ranks: Ranks) -> None:
+    for found in ranks("older"):
+        (losses, state, rng), (watched, state_too, rng_too) = found["ends"]
+        assert losses == watched
+        assert all(itertools.starmap(torch.equal, zip(state, state_too, strict=True)))
+        assert torch.equal(rng, rng_too)
+        for recorded, truth in zip(found["recorded"], found["truth"], strict=True):
+            known = ~np.isnan(recorded)
+            assert known[-1].all()
+            assert np.allclose(recorded[known], truth[known], rtol=1e-4)
 
 
 def test_the_rank_whose_batch_is_bad_is_named(ranks: Ranks) -> None:

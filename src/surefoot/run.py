@@ -369,7 +369,6 @@ def _environment(options: Options) -> dict[str, Any]:
             "ignore": list(options.ignore),
             "record": options.record,
         },
-        **({"world": size} if (size := announced()[1]) > 1 else {}),
     }
 
 

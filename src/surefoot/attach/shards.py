@@ -1,14 +1,22 @@
 """How a distributed tensor lies over the ranks: whose pieces make the whole.
 
 torch's DTensor says it by a mesh of ranks and, for each dimension of that, a placement: the tensor
-is cut along it, is the same along it, or is the sum of what lies along it.
+is cut along it, is the same along it, or is the sum of what lies along it. The older
+FullyShardedDataParallel lays the parameters of a module end to end and cuts that: a rank holds
+some elements of a parameter, or none.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import distributed, nn
+
+from surefoot.kernels.pieces import is_distributed
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,32 @@ def layout(tensor: Any) -> Layout:
     return Layout(ranks, divisor, known=usual and not cut)
 
 
-def members(tensors: Iterable[Any]) -> tuple[int, ...]:
-    """All ranks that any of the distributed tensors lies on, in order."""
-    meshes = {id(t.device_mesh): t.device_mesh for t in tensors}
-    return tuple(sorted({r for mesh in meshes.values() for r in mesh.mesh.flatten().tolist()}))
+def laid_end_to_end(modules: Iterable[nn.Module]) -> dict[int, Layout]:
+    """id(parameter) -> layout of those that FullyShardedDataParallel has cut."""
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
+    found: dict[int, Layout] = {}
+    if kind is None:  # nobody has imported it
+        return found
+    for module in modules:  # of one inside of another the inner comes later, and has its own
+        if isinstance(module, kind) and module.sharding_strategy.name != "NO_SHARD":
+            ranks = Layout(tuple(distributed.get_process_group_ranks(module.process_group)))
+            cut = (p for p in module.parameters() if getattr(p, "_fsdp_flattened", False))
+            found |= {id(p): ranks for p in cut}
+    return found
+
+
+def layouts(
+    tensors: Iterable[torch.Tensor], modules: Iterable[nn.Module]
+) -> tuple[dict[int, Layout], tuple[int, ...]]:
+    """(place -> layout of those that lie on several ranks, all these ranks in order)."""
+    flat = laid_end_to_end(modules)
+    found: dict[int, Layout] = {}
+    ranks: set[int] = set()
+    for i, tensor in enumerate(tensors):
+        if is_distributed(tensor):
+            found[i] = layout(tensor)
+            ranks.update(tensor.device_mesh.mesh.flatten().tolist())  # type: ignore[attr-defined]
+        elif id(tensor) in flat:
+            found[i] = flat[id(tensor)]
+            ranks.update(found[i].ranks)
+    return found, tuple(sorted(ranks))

@@ -9,6 +9,7 @@ import torch
 
 from surefoot.attach.readings import offer
 from surefoot.kernels import NONFINITE, NORM, make_pass
+from surefoot.kernels.pieces import piece
 from surefoot.signals import QUANTITIES, Step
 from surefoot.watching.places import Places
 from surefoot.watching.shards import Shards
@@ -53,6 +54,7 @@ class Measuring:
         out = self._out[:size]
         if self._shards is not None:
             gradients = self._shards.pieces(gradients, order)
+            inputs = list(map(piece, inputs))
         self._pass(gradients + inputs, out)
         if self._shards is not None:
             sampling = self._shards.whole(out[:count], sampling)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from surefoot.attach.discovery import compiled_forms, find_roots, leaf_parameters
+from surefoot.attach.distributed import placement
 from surefoot.attach.loaders import Drawn
 from surefoot.attach.patches import Patches, in_backward
 from surefoot.diagnosis.diagnose import diagnose, merge
@@ -58,7 +59,8 @@ class Session:
         self.ended = "ended"
         self.trainings: list[Training] = []
         self._ignore = frozenset(ignore)
-        self._environment = {**describe(), **(environment or {})}
+        world = {"world": size} if (size := placement()[1]) > 1 else {}
+        self._environment = {**describe(), **world, **(environment or {})}
         self._adopt = adopt
         self._forensics = forensics
         self.drawn = Drawn()

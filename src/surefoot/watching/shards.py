@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from surefoot.attach.distributed import alone, placement, world
 from surefoot.attach.exchange import Exchange
-from surefoot.attach.shards import Layout, layout, members
+from surefoot.attach.shards import Layout, layout, layouts
 from surefoot.kernels import ZEROS, make_pass
 from surefoot.kernels.pieces import is_distributed, piece
 from surefoot.watching.fold import fold, fold_samples
@@ -42,16 +43,20 @@ class Shards:
     of the whole, empty as long as they are.
     """
 
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        there = [i for i, t in enumerate(tensors) if is_distributed(t)]
+    def __init__(
+        self,
+        tensors: Sequence[torch.Tensor],
+        layouts: dict[int, Layout],
+        members: tuple[int, ...],
+    ) -> None:
         self.key = ""
         self.unknown: frozenset[int] = frozenset()
-        self._members = members(tensors[i] for i in there)
-        self._layouts = {i: layout(tensors[i]) for i in there}
-        shapes = [(i, tuple(tensors[i].shape)) for i in there]
-        self._name = hashlib.sha256(repr((self._members, shapes)).encode()).hexdigest()[:16]
-        self._sizes = {i: piece(tensors[i]).numel() for i in there}
-        self._cut = [i for i in there if not self._layouts[i].whole]
+        self._members, self._layouts = members, layouts
+        # Ranks that do not hold pieces of the same tensors must never meet.
+        whole = [(i, is_distributed(tensors[i]) and tuple(tensors[i].shape)) for i in layouts]
+        self._name = hashlib.sha256(repr((members, whole)).encode()).hexdigest()[:16]
+        self._sizes = {i: piece(tensors[i]).numel() for i in layouts}
+        self._cut = [i for i, one in layouts.items() if not one.whole]
         self._exchange: Exchange | None = None
         self.problem = ""
         self._plan: _Plan | None = None
@@ -60,9 +65,10 @@ class Shards:
         self._noted = False
 
     @staticmethod
-    def among(tensors: Sequence[torch.Tensor]) -> Shards | None:
+    def among(tensors: Sequence[torch.Tensor], modules: Sequence[nn.Module]) -> Shards | None:
         """None without any: the usual training asks no more than that."""
-        return Shards(tensors) if any(map(is_distributed, tensors)) else None
+        found, ranks = layouts(tensors, modules)
+        return Shards(tensors, found, ranks) if found else None
 
     # -- gradients, at every step ---------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class Training:
         counts = {Axis.GROUP: groups, Axis.PARAMETER: count, Axis.BLOCK: len(self.taps.blocks)}
         self.ledger = Ledger(index, self.layers, counts, sink)
         self._gate = Gate(count)
-        self.shards = Shards.among(tensors)  # None for the usual training
+        self.shards = Shards.among(tensors, modules)  # None for the usual training
         self._measuring = Measuring(self._places, self.shards)
         # What is known so far; `case` hands it out as Facts.
         self.step, self.driver, self.ended = 0, Driver(), "running"

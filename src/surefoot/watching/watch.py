@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from surefoot.attach.distributed import placement
 from surefoot.findings import Finding, Report
 from surefoot.record import new_folder
 from surefoot.record.data import RunData
@@ -113,7 +114,8 @@ def watch(
 ) -> Watch:
     """Watch the training of `model` by one or several optimizers; changes nothing in its result.
 
-    runs: folder in which to keep a record, None for none (the report is there all the same).
+    runs: folder in which to keep a record, None for none (the report is there all the same). Of
+    several processes that train together only rank 0 keeps one; all of them should watch.
     ignore: ids of rules to mute.
     forensics: whether a step that turned bad may be run again on copies to settle the cause, out
     of reach of the run's own state; it takes 2 s and 1 % of the time at most.
@@ -143,7 +145,7 @@ def watch(
                 "call surefoot.watch(model, optimizer)"
             )
     folder = None
-    if runs is not None:
+    if runs is not None and placement()[0] == 0:  # what the other ranks see is not recorded
         try:
             folder = new_folder(Path(runs), name, None)
         except OSError as error:
