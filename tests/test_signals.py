@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import surefoot
 from surefoot.kernels import make_pass
 from surefoot.layers import build_table
 from surefoot.signals import QUANTITIES, Axis, Step
@@ -58,6 +59,7 @@ def test_the_record_gets_the_columns_that_each_quantity_declares():
         "learning_rate": 2,
         "input": 3,
         "gradient": 20,
+        "gradient_magnitude": 104,
         "loss_scaling": 2,
         "update_ratio": 4,
         "unmoved": 4,
@@ -322,3 +324,26 @@ def test_a_state_that_cannot_be_read_is_left_alone():
     assert second_moments(adam, [p], np.empty((1, 2))) is None
     adam.state[p]["exp_avg_sq"] = torch.ones(2)  # factored, as in Adafactor
     assert second_moments(adam, [p], np.empty((1, 2))) is None
+
+
+@pytest.mark.parametrize("scaler", [False, True])
+def test_octaves_of_the_gradients_that_the_optimizer_uses(scaler):
+    """Under a scaler, whose factor a fused optimizer leaves on the gradients, of the true ones."""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(50, 30), torch.randn(16, 50)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.0, fused=scaler)
+    grad = torch.amp.GradScaler("cpu", init_scale=2.0**12, enabled=scaler)
+    with surefoot.watch(layer, optimizer) as watch:
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = layer(x).square().mean()
+            grad.scale(loss).backward()
+            grad.step(optimizer)
+            grad.update()
+    rows = watch._session.trainings[0].case().series["gradient_magnitude"].last
+    exact = torch.autograd.grad(layer(x).square().mean(), layer.weight)[0].flatten().tolist()
+    octaves = [math.frexp(g)[1] - 1 for g in exact]
+    expected = [sum(max(octaves) - o == k for o in octaves) / len(octaves) for k in range(24)]
+    for row in rows:
+        assert row[0] == max(octaves)
+        np.testing.assert_allclose(row[1:25], expected, atol=1e-6)

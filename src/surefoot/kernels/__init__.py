@@ -24,6 +24,8 @@ import torch
 
 from surefoot.kernels.availability import make_launcher, trouble
 from surefoot.kernels.eager import EagerPass
+from surefoot.kernels.magnitudes import Magnitudes
+from surefoot.kernels.magnitudes import make_magnitudes as _make_magnitudes
 from surefoot.kernels.native import LEVELS, Library, NativePass, load
 from surefoot.kernels.placed import PlacedPass
 from surefoot.kernels.ring import HostWriter, Ring
@@ -48,6 +50,7 @@ __all__ = [
     "Ring",
     "kernel_name",
     "kernel_reason",
+    "make_magnitudes",
     "make_pass",
     "make_ring",
 ]
@@ -66,6 +69,11 @@ def make_pass(capacity: int) -> Pass:
     if level is not None and isinstance(library, Library):
         host = NativePass(library, level, capacity)
     return PlacedPass(host, capacity) if _placed() else host
+
+
+def make_magnitudes(capacity: int) -> Magnitudes:
+    """Return what tells in which octaves the elements of tensors lie: see `magnitudes`."""
+    return _make_magnitudes(_library() if _choice()[0] is not None else "not asked for", capacity)
 
 
 def make_ring(count: int, device: torch.device, length: int = 16) -> Ring:

@@ -12,6 +12,7 @@ a share's standard error is about 1 % at most.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -35,28 +36,40 @@ def make_magnitudes(library: Library | str, capacity: int) -> Magnitudes:
     """
     if isinstance(library, str):
         return _by_numpy
-    addresses = Addresses(capacity, library.locate)
+    addresses, busy = Addresses(capacity, library.locate), threading.Lock()
     function = library.handle.surefoot_magnitudes
     function.argtypes = (ctypes.c_int64, *[ctypes.c_void_p] * 4)
     function.restype = None
 
     def by_library(tensors: Sequence[torch.Tensor | None], out: np.ndarray) -> None:
-        if addresses.describe(tensors):
-            function(len(tensors), *addresses.arguments, out.ctypes.data)
-        else:
+        if not busy.acquire(blocking=False):  # another thread's step
             _by_numpy(tensors, out)
+            return
+        try:
+            if addresses.describe(tensors):
+                function(len(tensors), *addresses.arguments, out.ctypes.data)
+            else:
+                _by_numpy(tensors, out)
+        finally:
+            busy.release()
 
     return by_library
 
 
 def _by_numpy(tensors: Sequence[torch.Tensor | None], out: np.ndarray) -> None:
-    for row, tensor in enumerate(tensors):
-        flat = None if tensor is None else flatten(tensor)[0]
-        if flat is None or not flat.numel():
-            out[row] = np.nan
-            continue
-        with torch.no_grad():
-            _fill(_sample(flat).abs().cpu().double().numpy(), out[row])
+    out.fill(np.nan)
+    samples: dict[tuple[torch.device, torch.dtype], list[tuple[int, torch.Tensor]]] = {}
+    with torch.no_grad():
+        for row, tensor in enumerate(tensors):
+            flat = None if tensor is None else flatten(tensor)[0]
+            if flat is not None and flat.numel():
+                sample = _sample(flat).abs()
+                samples.setdefault((sample.device, sample.dtype), []).append((row, sample))
+        for group in samples.values():  # one way off the device for all of its tensors
+            values = torch.cat([sample for _, sample in group]).cpu().double().numpy()
+            ends = np.cumsum([sample.numel() for _, sample in group])
+            for (row, _), sizes in zip(group, np.split(values, ends[:-1]), strict=True):
+                _fill(sizes, out[row])
 
 
 def _sample(flat: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from surefoot.signals.gradients import GRADIENT
 from surefoot.signals.inputs import INPUT
 from surefoot.signals.learning_rates import LEARNING_RATE
 from surefoot.signals.loss import LOSS
+from surefoot.signals.magnitudes import GRADIENT_MAGNITUDE
 from surefoot.signals.quantity import Axis, Quantity, Step
 from surefoot.signals.scaling import LOSS_SCALING
 from surefoot.signals.second_moment import SECOND_MOMENT
@@ -26,6 +27,7 @@ QUANTITIES: dict[str, Quantity] = {
         LOSS_SCALING,
         INPUT,
         GRADIENT,
+        GRADIENT_MAGNITUDE,
         UPDATE_RATIO,
         UNMOVED,
         SECOND_MOMENT,

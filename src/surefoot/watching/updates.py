@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from surefoot.signals.magnitudes import gradient_magnitudes
 from surefoot.signals.second_moment import second_moments
 from surefoot.signals.unmoved import unmoved_shares
 from surefoot.signals.updates import Weights, sample_weights, update_ratios
@@ -16,6 +17,7 @@ from surefoot.signals.weights import weight_sizes
 from surefoot.watching.ledger import Ledger
 
 _HALF = (torch.float16, torch.bfloat16)
+_FIRST, _EVERY = 16, 8  # samples with a histogram of the gradients: it is a wide row to keep
 
 
 class Updates:
@@ -27,6 +29,7 @@ class Updates:
 
     def __init__(self, count: int) -> None:
         self._count = count
+        self._samples = 0
         self._weights: Weights | None = None
         self._of: list[weakref.ref[torch.Tensor]] = []
         self.rows: dict[str, np.ndarray] = {}
@@ -40,13 +43,20 @@ class Updates:
     def sample_moments(
         self, optimizer: Any, parameters: list[torch.Tensor], order: np.ndarray
     ) -> None:
-        """Note the weights' sizes, and how well the second moment fits."""
+        """Note the weights' sizes, how well the second moment fits, and now and then in which
+        octaves the gradients lie."""
         used = np.empty(len(parameters))
         found = second_moments(optimizer, parameters, np.empty((len(parameters), 2)), used)
         if len(used) == len(order):
             self.used[order] = used
         sizes = weight_sizes(self._weights) if self._weights is not None else None
-        for name, values in (("second_moment", found), ("weight", sizes)):
+        octaves = None
+        if self._samples < _FIRST or self._samples % _EVERY == 0:
+            scale = getattr(optimizer, "grad_scale", None)
+            octaves = gradient_magnitudes(parameters, None if scale is None else float(scale))
+        self._samples += 1
+        noted = (("second_moment", found), ("weight", sizes), ("gradient_magnitude", octaves))
+        for name, values in noted:
             if values is not None and len(values) == len(order):
                 self._note(name, order, values)
 
