@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 _REMEMBERED = 4  # batches; a training that fetches further ahead is not told of its samples
 _TENSORS = 8  # of a batch, looked at
+_AHEAD = 4096  # batches drawn and not fetched: beyond that they are fetched in some other way
 
 
 class Drawn:
@@ -35,7 +36,10 @@ class Drawn:
         if getattr(iterator, "_num_workers", 1) == 0:  # fetched at once, or never
             self._ahead[iterator] = deque([indices])
         elif iterator in self._ahead:  # otherwise it began before anyone listened
-            self._ahead[iterator].append(indices)
+            queue = self._ahead[iterator]
+            queue.append(indices)
+            if len(queue) > _AHEAD:
+                del self._ahead[iterator]
 
     def lost(self, iterator: Any) -> None:
         """The data set or a worker raised instead of giving the batch."""

@@ -34,7 +34,7 @@ class Door:
     """
 
     def __init__(self, module: nn.Module, form: nn.Module, before: Before, after: After) -> None:
-        self._module = weakref.ref(module)
+        self._module, self._form = weakref.ref(module), weakref.ref(form)
         self._hooks: Placed | None = None
         self._original: Any = None
         self._instead: Any = None
@@ -71,6 +71,11 @@ class Door:
         pass_over(call, outside)
         self._original, self._instead = original, call
         module.__dict__[_CALL] = call
+
+    @property
+    def gone(self) -> bool:
+        """Whether there is no such form any more."""
+        return self._form() is None
 
     def remove(self) -> None:
         """Have it as it was; idempotent."""

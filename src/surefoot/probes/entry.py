@@ -18,6 +18,7 @@ from surefoot.probes.holdings import Holdings, Refused
 from surefoot.probes.trees import objects_of, tensors_in_call, tensors_of
 from surefoot.signals.criterion import Leaf
 
+_PASSES = 64  # backward passes through one call, beyond which their gradients are not kept
 _task = torch._C._current_graph_task_id
 
 
@@ -27,7 +28,8 @@ class Entry:
     if nothing is drawn from it; past: what else the call found that it changes.
 
     received: (which backward, which output, the gradient that arrived at it), in order; outputs:
-    values, if they are kept; obstacle: why it cannot be made again, if that is known.
+    values, if they are kept; obstacle: why it cannot be made again, if that is known; passes: how
+    many backward passes went through it.
     """
 
     module: nn.Module
@@ -41,6 +43,7 @@ class Entry:
     received: list[tuple[int, int, torch.Tensor]] = field(default_factory=list)
     outputs: dict[int, torch.Tensor] = field(default_factory=dict)
     obstacle: str = ""
+    passes: int = 0
 
     @property
     def output_gradients(self) -> dict[int, torch.Tensor]:
@@ -81,10 +84,17 @@ class Output(Leaf):  # pyrefly: ignore[bad-class-definition]
         entry = self.entry
         if gradient is None or entry.module is None:
             return
+        task, received = _task(), entry.received
+        if not received or received[-1][0] != task:
+            entry.passes += 1
+        if entry.passes > _PASSES:
+            entry.obstacle = entry.obstacle or "more backward passes went through it than are kept"
+            del received[1:]
+            return
         if gradient.requires_grad:
             entry.obstacle = "a gradient was itself differentiated (create_graph)"
             gradient = gradient.detach()
-        entry.received.append((_task(), self.index, gradient))
+        received.append((task, self.index, gradient))
 
 
 def versions_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:

@@ -44,6 +44,7 @@ _COPY_BYTES = 256 << 20  # of weights, above which the step is not tried again
 _KEEP_BYTES = 64 << 20  # of an earlier batch, and of the weights it was taken at
 _EARLY = 8  # steps that are all kept with their weights: the loss tells of a step only at the next
 _MEASURED = (1, 8, 64, 512)  # steps whose loss's limits are searched for
+_LOSSES = 64  # read in one step: each is kept with what its operations have saved
 _PATIENCE = 3  # losses in a row that could not be read, before it is tried more rarely
 _PASS = 0.6  # of a whole step: one forward or backward pass, at most
 
@@ -198,6 +199,8 @@ class Forensics:
             self._unread = "the loss could not be read at earlier steps"
             return
         try:
+            if len(self._criteria) >= _LOSSES:
+                raise Unreadable("more backward calls make it up than are kept")
             self._criteria.append(criterion(loss, id(tap), scale))
             self._missed = 0
         except Unreadable as reason:

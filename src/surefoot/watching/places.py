@@ -7,6 +7,8 @@ import weakref
 import numpy as np
 import torch
 
+_REMEMBERED = 64  # optimizers, besides one for each parameter: inner loops make them without end
+
 
 class Places:
     """The table's parameters [P] by identity. held: places of those an optimizer is to train."""
@@ -46,6 +48,8 @@ class Places:
             self.held.update(i for i, p in together if i >= 0 and p.requires_grad)
             if np.array_equal(places, self.all):
                 places = self.all
+            if key not in self._orders and len(self._orders) >= _REMEMBERED + len(self.refs):
+                del self._orders[next(iter(self._orders))]
             self._orders[key] = places, ends
         return places
 

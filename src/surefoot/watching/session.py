@@ -235,6 +235,7 @@ class Session:
         """`torch.compile(module)` gave a form, or the module itself was compiled."""
         self._curtain.hang()
         if form is not module:
+            self._forms = [ref for ref in self._forms if ref() is not None]
             self._forms.append(weakref.ref(form))
         for training in self.trainings:
             training.taps.compiled(module, form)

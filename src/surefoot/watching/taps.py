@@ -67,6 +67,7 @@ class Taps:
         if not any(ref() is module for ref in self._modules):
             return
         self._compiled = True
+        self._forms = [known for known in self._forms if known[1]() is not None]
         self._forms.append((weakref.ref(module), weakref.ref(form)))
         if self.entry is not None:
             self.entry.open_door(module, form)

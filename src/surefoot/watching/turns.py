@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+_REMEMBERED = 1024  # ids of optimizers: of those that are gone nobody tells
+
 
 class Turns:
     """Of one training. stepped: ids of the optimizers that have taken the step under way.
@@ -33,5 +35,6 @@ class Turns:
     def end(self) -> None:
         """The step is over."""
         alone = self.stepped.isdisjoint(self._regular)
-        self._regular = self.stepped | self._regular if alone else set(self.stepped)
+        both = self.stepped | self._regular if alone else self.stepped
+        self._regular = set(both if len(both) <= _REMEMBERED else self.stepped)
         self.stepped.clear()
