@@ -24,16 +24,22 @@ Spoil = Callable[[int, int, torch.Tensor, torch.Tensor], None]
 
 
 class Network(nn.Module):
-    """Dropout for the random numbers, and a part that is not always used."""
+    """Dropout for the random numbers, a part that is not always used, and, where it talks, a mean
+    over all ranks in its forward."""
 
-    def __init__(self, branch: bool = False) -> None:
+    def __init__(self, branch: bool = False, talks: bool = False) -> None:
         super().__init__()
+        self.talks = talks
         self.body = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.2), nn.Linear(12, 12))
         self.extra = nn.Linear(12, 12) if branch else None
         self.head = nn.Linear(12, 1)
 
     def forward(self, x: torch.Tensor, use: bool = False) -> torch.Tensor:
         y = torch.relu(self.body(x))
+        if self.talks:
+            mean = y.detach().mean(0)
+            torch.distributed.all_reduce(mean)
+            y = y - 0.1 * mean
         if self.extra is not None and use:
             y = y + self.extra(y)
         return self.head(y)
@@ -69,10 +75,11 @@ def large_everywhere(rank: int, step: int, x: torch.Tensor, y: torch.Tensor) -> 
         x[5] *= 300
 
 
-def network(**options: Any) -> DistributedDataParallel:
-    branch = options.pop("branch", False)
+def network(**given: Any) -> DistributedDataParallel:
+    options = dict(given)
+    own = {name: options.pop(name) for name in ("branch", "talks") if name in options}
     torch.manual_seed(0)
-    return DistributedDataParallel(Network(branch), **options)
+    return DistributedDataParallel(Network(**own), **options)
 
 
 def train(
@@ -82,10 +89,11 @@ def train(
     *,
     watched: bool = True,
     every: int = 1,
+    lr: float = 0.05,
     before: Callable[[int, Any], None] = lambda step, watch: None,
 ) -> tuple[list[float], Any]:
     """(losses, the watch) of a training that accumulates `every` batches for a step."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.5)
     watch = surefoot.watch(model, optimizer)
     torch.manual_seed(100 + rank)
     losses = []
@@ -132,29 +140,35 @@ def numbers(rank: int, size: int) -> dict[str, Any]:
     }
 
 
-# What is asked of DistributedDataParallel, batches for a step, and what is wrong with a batch.
-KINDS: dict[str, tuple[dict[str, Any], int, Spoil]] = {
-    "plain": ({}, 1, nothing),
-    "plain, a large batch": ({}, 1, large),
-    "accumulated": ({}, 2, large),
-    "unused": ({"find_unused_parameters": True, "branch": True}, 1, large),
-    "static": ({"static_graph": True}, 1, large),
-    "view": ({"gradient_as_bucket_view": True}, 2, large),
+# What is asked of DistributedDataParallel and of the model, batches for a step, what is wrong with
+# a batch, and the learning rate: of one that does not learn the gradients' coherence is measured.
+KINDS: dict[str, tuple[dict[str, Any], int, Spoil, float]] = {
+    "plain": ({}, 1, nothing, 0.05),
+    "plain, a large batch": ({}, 1, large, 0.05),
+    "accumulated": ({}, 2, large, 0.05),
+    "unused": ({"find_unused_parameters": True, "branch": True}, 1, large, 0.05),
+    "static": ({"static_graph": True}, 1, large, 0.05),
+    "view": ({"gradient_as_bucket_view": True}, 2, large, 0.05),
+    "does not learn": ({}, 1, nothing, 0.0),
+    "talks": ({"talks": True}, 1, large, 0.0),
 }
 
 
 def unchanged(rank: int, size: int) -> dict[str, Any]:
     """For each kind of training all that it ends with, unwatched and watched, and its replays."""
     found: dict[str, Any] = {}
-    Budget.affordable = lambda self, cost: True  # what a quicker machine would look at, too
-    for name, (options, every, spoil) in KINDS.items():
+    for name, (options, every, spoil, lr) in KINDS.items():
+        # What a quicker machine would look at, too; where one must not wait for the other, one.
+        may = name != "talks" or rank == 0
+        Budget.affordable = lambda self, cost, may=may: may
         ends = []
         for watched in (False, True):
             model = network(**options)
-            losses, watch = train(model, rank, spoil, watched=watched, every=every)
+            losses, watch = train(model, rank, spoil, watched=watched, every=every, lr=lr)
             ends.append((losses, model.state_dict(), torch.get_rng_state()))
-        alarms = watch._session.trainings[0].case().alarms
-        found[name] = (*ends, [a.detail.get("replay") for a in alarms])
+        case = watch._session.trainings[0].case()
+        words = [a.detail["replay"] for a in case.alarms if "replay" in a.detail]
+        found[name] = (*ends, words, watch._session.problem, watch.report().missing)
     return found
 
 
@@ -251,7 +265,7 @@ def test_all_ranks_measure_the_same_gradients(ranks: Ranks) -> None:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_watched_training_is_the_same_to_the_bit(rank: int, ranks: Ranks) -> None:
-    for case, (without, watched, _) in ranks("unchanged")[rank].items():
+    for case, (without, watched, *_) in ranks("unchanged")[rank].items():
         assert without[0] == watched[0], case
         assert without[1].keys() == watched[1].keys()
         for name, value in without[1].items():
@@ -260,10 +274,15 @@ def test_a_watched_training_is_the_same_to_the_bit(rank: int, ranks: Ranks) -> N
 
 
 def test_some_of_those_steps_were_run_again_on_each_rank(ranks: Ranks) -> None:
-    for found in ranks("unchanged"):
-        replays = [words for *_, alarms in found.values() for words in alarms if words]
-        assert replays
-        assert set(replays) == {"exact"}
+    for rank, found in enumerate(ranks("unchanged")):
+        for case, (_, _, words, *aside) in found.items():
+            assert aside == [None, ()], case  # surefoot has not stepped aside
+            if case == "talks":
+                assert all("communicates with other processes" in word for word in words)
+                assert bool(words) == (rank == 0)
+            else:
+                assert set(words) <= {"exact"}
+                assert bool(words) == (KINDS[case][2] is large), case
 
 
 def test_the_mean_of_the_replays_is_the_reduced_gradient_to_the_bit(ranks: Ranks) -> None:

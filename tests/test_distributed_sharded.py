@@ -30,6 +30,7 @@ import surefoot
 from distributed_fixture import on_ranks
 from surefoot.attach import exchange
 from surefoot.findings import Cause
+from surefoot.watching import shards
 
 STEPS, SICK, LOST = 12, 6, 10  # steps; the one in which rank 1 falls ill; the one that is lost
 CPU = torch.device("cpu")
@@ -313,6 +314,19 @@ def blame(rank: int, size: int) -> surefoot.Report:
     return run.watch.report()
 
 
+def unknown(rank: int, size: int) -> Any:
+    """The gradients of `norm` are sums of pieces that are too large to be sent."""
+    usual, shards._SUMMANDS = shards._SUMMANDS, 0
+    run = Run("sequence", rank, size)
+    for _ in range(35):
+        run.step()
+        run.optimizer.step()
+    run.end()
+    shards._SUMMANDS = usual
+    present = run.watch._session.trainings[0].case().facts.present
+    return run.series("gradient").last.reshape(35, -1, 5), present, run.watch.report()
+
+
 def older(rank: int, size: int) -> dict[str, Any]:
     """FullyShardedDataParallel: each rank holds some elements of a parameter, or none."""
     ends, norms, moves = [], [], []
@@ -356,7 +370,8 @@ def everything(rank: int, size: int) -> dict[str, Any]:
     """All of the above in one world: to found one takes seconds."""
     parts: dict[str, Any] = {kind: numbers(kind, rank, size) for kind in KINDS}
     parts |= {"unchanged": unchanged(rank, size), "blame": blame(rank, size)}
-    return parts | {"older": older(rank, size), "aside": aside(rank, size)}
+    parts |= {"older": older(rank, size), "unknown": unknown(rank, size)}
+    return parts | {"aside": aside(rank, size)}
 
 
 def four(rank: int, size: int) -> dict[str, Any]:
@@ -447,6 +462,14 @@ def test_nothing_of_ours_goes_through_the_groups_of_the_script(kind: str, ranks:
         assert watched[1]
         if kind != "hybrid 2x":
             assert without[0]
+
+
+def test_what_cannot_be_told_is_not_a_number_and_no_missing_gradient(ranks: Ranks) -> None:
+    for rows, present, report in ranks("unknown"):
+        assert np.isnan(rows[:, :2]).all()
+        assert np.isfinite(rows[:, 2:]).all()
+        assert set(present) == {35}
+        assert report.findings == ()
 
 
 def test_the_older_wrapper(ranks: Ranks) -> None:
