@@ -84,8 +84,8 @@ class Gate:
         rows = self._ring[: min(self._rows, _WINDOW)]
         known = np.isfinite(rows).all(0)
         if known.all():
-            median = np.median(rows, axis=0)
-            mad = np.median(np.abs(rows - median), axis=0)
+            median = _median(rows)
+            mad = _median(np.abs(rows - median))
         else:
             # A layer without a gradient at times: the slow way, for the measured steps only.
             rows = np.where(np.isfinite(rows), rows, np.nan)
@@ -100,6 +100,13 @@ class Gate:
         jump = np.maximum(_CRITICAL_Z * self._scale[known], np.log(_LEAST_FACTOR))
         with np.errstate(over="ignore"):
             self._limit[known] = np.exp(median.astype(np.float64) + jump)
+
+
+def _median(rows: np.ndarray) -> np.ndarray:
+    """Of each column. numpy.median takes three to eight times as long: it selects, this sorts, and
+    sorting is vectorised."""
+    ordered, middle = np.sort(rows, axis=0), len(rows) // 2
+    return ordered[middle] if len(rows) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _log(norms: np.ndarray) -> np.ndarray:
