@@ -129,12 +129,17 @@ def guard(optimizer: torch.optim.Optimizer, *, clip: float | str | Clipping) -> 
             f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}: "
             "call surefoot.guard(optimizer, clip=1.0)"
         )
-    if any(hasattr(p, "to_local") for g in optimizer.param_groups for p in g["params"]):
+    if any(_sharded(p) for g in optimizer.param_groups for p in g["params"]):
         raise ValueError(
-            "expected parameters that this process holds whole, got sharded ones (DTensor), whose "
-            "norm no process knows by itself: call torch.nn.utils.clip_grad_norm_ in the loop"
+            "expected parameters that this process holds whole, got sharded ones (DTensor, FSDP), "
+            "whose norm no process knows by itself: clip in the loop, as their wrapper wants it"
         )
     return Guard(optimizer, _clipping(clip))
+
+
+def _sharded(parameter: Any) -> bool:
+    """Whether a process holds a piece of it only, by FSDP in its newer or its older form."""
+    return hasattr(parameter, "to_local") or getattr(parameter, "_fsdp_flattened", False)
 
 
 def _clipping(clip: float | str | Clipping) -> Clipping:
