@@ -15,6 +15,8 @@ from typing import Any
 from surefoot.record.data import Event
 from surefoot.signals.forensics import Inquiry
 
+_NAMED = 4  # ranks, where many stand out
+
 
 @dataclass(frozen=True, slots=True)
 class Local:
@@ -40,6 +42,12 @@ class Local:
         return asdict(self)
 
     @property
+    def oddness(self) -> tuple[bool, float]:
+        """How far it stands out: what is not finite most of all."""
+        known = [x for x in (self.scale, self.loss) if not math.isnan(x)]
+        return self.lost, max(known, default=0.0)
+
+    @property
     def inquiry(self) -> Inquiry | None:
         """The samples that stand out, None where it was not looked for them."""
         return Inquiry.from_json(self.samples) if self.samples else None
@@ -61,8 +69,12 @@ def in_words(told: list[Local]) -> str:
     """
     >>> in_words([Local(1)]), in_words([Local(0), Local(2), Local(5)])
     ('rank 1', 'ranks 0, 2 and 5')
+    >>> in_words([Local(rank) for rank in range(9)])
+    'ranks 0, 1, 2, 3 and 5 more'
     """
     *most, last = [str(one.rank) for one in told]
+    if len(most) > _NAMED:
+        most, last = most[:_NAMED], f"{len(told) - _NAMED} more"
     return f"ranks {', '.join(most)} and {last}" if most else f"rank {last}"
 
 

@@ -105,12 +105,14 @@ class Ledger:
         if self._sink is not None and seen <= _MAX_EVENTS:
             self._sink.event(self._index, event)
 
-    def ranks(self, step: int, kind: str, told: list[dict[str, Any]]) -> None:
-        """Add to an alarm what each rank has told of its own part in it."""
+    def ranks(self, step: int, kind: str, size: int, told: list[dict[str, Any]]) -> None:
+        """Add to an alarm what ranks of a world of `size` have told of their own part in it."""
         for i, event in enumerate(self.alarms):
             if event.step == step and event.detail["kind"] == kind:
-                self.alarms[i] = replace(event, detail={**event.detail, "ranks": told})
-        self.remark(step, "ranks", {"kind": kind, "ranks": told})
+                self.alarms[i] = replace(
+                    event, detail={**event.detail, "world": size, "ranks": told}
+                )
+        self.remark(step, "ranks", {"kind": kind, "world": size, "ranks": told})
 
     def remark(self, step: int, kind: str, detail: Mapping[str, Any]) -> None:
         """Keep a word on a step in the record."""

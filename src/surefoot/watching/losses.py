@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 
 from surefoot.kernels.pieces import is_distributed, piece
 from surefoot.probes.origin import half_in_loss, undefined_in_loss
+from surefoot.probes.silence import Silence
 from surefoot.signals.loss import anatomy, together
 from surefoot.watching.training import Training
 
+_LOG = logging.getLogger("surefoot")
 LeftOut = Callable[[torch.Tensor], tuple[float, list[str]]]
 
 
@@ -52,6 +55,23 @@ class Losses:
             return
         value = float(tensor.item()) / scale
         self.value = value + (self.value or 0.0)
+        if not any(t.shards is not None for t in trainings):
+            self._explain(tensor, value, scale, trainings, left_out)
+            return
+        try:
+            with Silence():
+                self._explain(tensor, value, scale, trainings, None)
+        except Exception:  # its graph holds tensors that lie on several ranks
+            _LOG.debug("a loss is not read in full", exc_info=True)
+
+    def _explain(
+        self,
+        tensor: torch.Tensor,
+        value: float,
+        scale: float,
+        trainings: Collection[Training],
+        left_out: LeftOut | None,
+    ) -> None:
         for training in trainings:
             training.read_loss(tensor, scale)
         finite = abs(value) < float("inf")

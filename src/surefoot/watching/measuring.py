@@ -52,12 +52,11 @@ class Measuring:
         if size > len(self._out):  # a group was added: what it trains is not in the table
             self._out = np.empty((size, 5))
         out = self._out[:size]
-        if self._shards is not None:
-            gradients = self._shards.pieces(gradients, order)
+        if self._shards is None:
+            self._pass(gradients + inputs, out)
+        else:
             inputs = list(map(piece, inputs))
-        self._pass(gradients + inputs, out)
-        if self._shards is not None:
-            sampling = self._shards.whole(out[:count], sampling)
+            sampling = self._shards.read(self._pass, gradients, inputs, order, out, sampling)
         scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:  # a fused optimizer under GradScaler sees scaled gradients
             out[:count, :3] /= float(scale)

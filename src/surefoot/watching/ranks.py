@@ -22,15 +22,19 @@ from surefoot.watching.ledger import Ledger
 
 _MOST = 8  # alarms of one kind that are talked about
 _AT_THE_END = 2.0  # seconds
+_STEPS = 64  # after which those that have not told are not asked any more
+_KEPT = 32  # ranks whose word is kept: of more the ones that stand out most, and least
 _ANATOMY = ("undefined", "half", "target_nonfinite", "value")
 _SAMPLES = ("step", "why", "batch", "outliers", "outlier_scale", "indices")
 
 
 class Ranks:
-    """Of one training. key: what tells it from the others of the same processes."""
+    """Of one training. key: what tells it from the others of the same processes; busy: whether
+    `exchange` has something to do at the end of the step."""
 
     def __init__(self) -> None:
         self.key = ""
+        self.busy = False
         self._due = ""  # the kind of the alarm of the step under way
         self._world: World | None = None
         self._waiting: list[tuple[int, str]] = []  # (step, kind) of alarms that are not complete
@@ -39,12 +43,7 @@ class Ranks:
     def alarmed(self, kind: str, times: int) -> None:
         """The step under way has alarmed, for the `times`-th time in this kind."""
         if times <= _MOST and not alone():
-            self._due = kind
-
-    @property
-    def busy(self) -> bool:
-        """Whether `exchange` has something to do."""
-        return bool(self._due or self._waiting)
+            self._due, self.busy = kind, True
 
     def exchange(self, step: int, case: Callable[[], Case], ledger: Ledger) -> None:
         """At the end of a step: tell of it, if it has alarmed, and hear what the others told."""
@@ -59,7 +58,10 @@ class Ranks:
                     self._told[step] = {0: own}
         if self._waiting:
             self._hear(ledger)
-        else:
+        for late, kind in [w for w in self._waiting if step - w[0] >= _STEPS]:
+            self._close(late, kind, ledger)
+        self.busy = bool(self._waiting)
+        if not self.busy:
             self._world = None
 
     def _hear(self, ledger: Ledger) -> None:
@@ -72,20 +74,22 @@ class Ranks:
                 told[names[name]] = Local(**json.loads(text))
             if len(told) == self._world.size:
                 self._close(step, kind, ledger)
-        if not self._waiting:
-            self._world = None
 
     def _close(self, step: int, kind: str, ledger: Ledger) -> None:
         self._waiting.remove((step, kind))
-        told = self._told.pop(step)
-        ledger.ranks(step, kind, [told[r].to_json() for r in sorted(told)])
+        told = sorted(self._told.pop(step).values(), key=lambda one: one.oddness)
+        if len(told) > _KEPT:
+            told = told[: _KEPT // 2] + told[-_KEPT // 2 :]
+        told.sort(key=lambda one: one.rank)
+        size = self._world.size if self._world is not None else len(told)
+        ledger.ranks(step, kind, size, [one.to_json() for one in told])
 
     def finish(self, ledger: Ledger) -> None:
         """The training ends: wait a moment for those who have not told yet; then without them."""
         end = time.monotonic() + _AT_THE_END
         while self._waiting and self._world is not None:
             self._hear(ledger)
-            if self._world is None or self._world.lost or time.monotonic() > end:
+            if self._world.lost or time.monotonic() > end:
                 break
             time.sleep(0.05)
         for step, kind in list(self._waiting):

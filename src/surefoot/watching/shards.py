@@ -20,7 +20,7 @@ from torch import nn
 from surefoot.attach.distributed import alone, placement, world
 from surefoot.attach.exchange import Exchange
 from surefoot.attach.shards import Layout, layout, layouts
-from surefoot.kernels import ZEROS, make_pass
+from surefoot.kernels import ZEROS, Pass, make_pass
 from surefoot.kernels.pieces import is_distributed, piece
 from surefoot.watching.fold import fold, fold_samples
 from surefoot.watching.ledger import Ledger
@@ -32,6 +32,7 @@ _LOCAL = (
     "numbers are those of this process's own pieces"
 )
 _SUMMANDS = 1 << 18  # elements in all, of gradients that are sums of pieces and not made of parts
+_PLANS = 64  # optimizers that take turns; of more each plan is made anew
 _NUMEL = ZEROS + 1
 
 
@@ -39,8 +40,8 @@ class Shards:
     """The distributed ones among the tensors of one training, of which it keeps none.
 
     key: what tells the training from others of the same processes; unknown: places of parameters
-    with a gradient of which the whole cannot be told; problem: why the numbers are no longer those
-    of the whole, empty as long as they are.
+    with a gradient in the step under way of which the whole cannot be told; problem: why the
+    numbers are no longer those of the whole, empty as long as they are.
     """
 
     def __init__(
@@ -59,8 +60,7 @@ class Shards:
         self._cut = [i for i, one in layouts.items() if not one.whole]
         self._exchange: Exchange | None = None
         self.problem = ""
-        self._plan: _Plan | None = None
-        self._now: list[Any] = []
+        self._plans: dict[int, _Plan] = {}  # by the order of an optimizer's parameters
         self._sampled = False  # the step under way, on all ranks
         self._noted = False
 
@@ -72,23 +72,35 @@ class Shards:
 
     # -- gradients, at every step ---------------------------------------------------------------
 
-    def pieces(self, gradients: Sequence[torch.Tensor | None], order: np.ndarray) -> list[Any]:
-        """What this rank holds of each gradient; `whole` is to follow."""
-        plan = self._plan
-        specs = [getattr(g, "_spec", None) for g in gradients]
-        if plan is None or not plan.fits(specs, order):
-            plan = self._plan = _Plan(gradients, specs, order, self._layouts, self._members)
-        self._now = [g if s is None else piece(g) for g, s in zip(gradients, specs, strict=True)]
-        return self._now
-
-    def whole(self, rows: np.ndarray, wish: bool) -> bool:
-        """Make the statistics [T, 5] of the pieces those of the gradients that they are of.
+    def read(
+        self,
+        measure: Pass,
+        gradients: Sequence[torch.Tensor | None],
+        inputs: Sequence[torch.Tensor],
+        order: np.ndarray,
+        out: np.ndarray,
+        wish: bool,
+    ) -> bool:
+        """Fill `out` [T + K, 5] as a pass would, but with the wholes of which these are pieces.
 
         wish: whether this rank would sample the weights in this step. Returns whether all of them
         do: as the first of them wishes.
         """
-        plan, now, self._now = self._plan, self._now, []
-        if plan is None or not (self._cut or plan.summands):
+        specs = [getattr(g, "_spec", None) for g in gradients]
+        plan = self._plans.get(id(order))
+        if plan is None or not plan.fits(specs, order):
+            plan = _Plan(gradients, specs, order, self._layouts, self._members)
+            self._plans = {**self._plans, id(order): plan} if len(self._plans) < _PLANS else {}
+        now: list[Any] = [
+            g if s is None else piece(g) for g, s in zip(gradients, specs, strict=True)
+        ]
+        measure([*now, *inputs], out)
+        out[plan.lost] = np.nan
+        self.unknown |= plan.lost_places
+        return self._put_together(plan, now, out[: len(now)], wish)
+
+    def _put_together(self, plan: _Plan, now: list[Any], rows: np.ndarray, wish: bool) -> bool:
+        if not (self._cut or plan.summands):
             return wish
         parts = rows[plan.cut]
         sizes = [float("nan") if now[i] is None else now[i].numel() for i in plan.cut]
@@ -101,8 +113,6 @@ class Shards:
         pieces = told[:, 1:end].reshape(len(told), -1, _NUMEL + 1)
         rows[plan.cut] = fold(pieces, plan.mine)
         self._add_up(plan, told[:, end:], rows)
-        rows[plan.lost] = np.nan
-        self.unknown = plan.lost_places
         sampled = bool(told[0, 0])
         self._sampled = self._sampled or sampled
         return sampled
@@ -128,6 +138,7 @@ class Shards:
         present [P]: steps in which each parameter had a gradient, those that are unknown too.
         """
         present[list(self.unknown)] += 1
+        self.unknown = frozenset()
         due, self._sampled = self._sampled, False
         if due and self._cut:
             self._samples(updates.rows, updates.used)

@@ -64,7 +64,8 @@ def judge(case: Case) -> Iterator[Finding]:
         origin, loss = guilty[0].origin, guilty[0].anatomy
     cause, layer, why, evidence = explain(case, step, origin, loss, guilty[0] if guilty else None)
     if guilty:
-        why = f"only on {in_words(guilty)} of {len(told)}, where {why}"
+        size = alarm.detail["world"] if alarm is not None else len(told)
+        why = f"only on {in_words(guilty)} of {size}, where {why}"
         row = Evidence("ranks whose own step was not finite", in_words(guilty), "none", step)
         evidence.insert(0, row)
     names = [case.layers.parameters[i].name for i in _hit(case, alarm)]
