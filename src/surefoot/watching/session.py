@@ -59,7 +59,8 @@ class Session:
         self.ended = "ended"
         self.trainings: list[Training] = []
         self._ignore = frozenset(ignore)
-        world = {"world": size} if (size := placement()[1]) > 1 else {}
+        size = placement()[1]
+        world: dict[str, Any] = {"world": size} if size > 1 else {}
         self._environment = {**describe(), **world, **(environment or {})}
         self._adopt = adopt
         self._forensics = forensics
