@@ -299,6 +299,7 @@ def test_several_processes_only_replay_what_is_their_own(monkeypatch: pytest.Mon
     """A replay is judged by its outputs: the gradient is not made by this process alone."""
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
     model = network()
     run = Recorded(model, adam(model), lost_sample)
     found = next(i for i in run if i.why == "nonfinite")
