@@ -18,6 +18,9 @@ import torch
 
 _NAME = "torch._dynamo"
 
+# What looks at each frame of this thread, None outside of compiled calls. It has no frame itself.
+onlooker = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: True)
+
 
 def compiler() -> Any:
     """The compiler if it has been imported, None otherwise."""
@@ -30,13 +33,8 @@ def outside(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     Where it is inlined into a graph, the graph breaks here.
     """
-    global _unseen
-    if _callback() is None:  # not within a compiled call: nobody looks
+    if _unseen is None or onlooker() is None:  # not within a compiled call: nobody looks
         return function(*args, **kwargs)
-    if _unseen is None:
-        if (dynamo := compiler()) is None:
-            return function(*args, **kwargs)
-        _unseen = dynamo.disable(_call)
     return _unseen(function, *args, **kwargs)
 
 
@@ -44,16 +42,16 @@ def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return function(*args, **kwargs)
 
 
-_unseen: Callable[..., Any] | None = None
-# What looks at each frame of this thread, None for nothing.
-_callback = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: True)
+_unseen: Callable[..., Any] | None = None  # `_call`, once there is a compiler
 
 
 def pass_over(*functions: Callable[..., Any]) -> bool:
     """Have the compiler run frames of these functions as they are; what they call it looks at as
     it would. False while no compiler is there."""
+    global _unseen
     if (dynamo := compiler()) is None:
         return False
+    _unseen = _unseen or dynamo.disable(_call)
     skip_code = getattr(dynamo.decorators, "skip_code", None)
     for function in functions if skip_code is not None else ():
         skip_code(function.__code__)  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
 """The layer table: a model's modules and parameters, named, ordered and typed.
 
 Names are those of `model.named_modules()` and `model.named_parameters()`, because those are the
-names that the model's author can grep for. Wrappers that only delegate (DistributedDataParallel,
-torch.compile) are looked through, so that wrapping a model renames nothing.
+names that the model's author can grep for. Wrappers that only delegate are looked through, so that
+wrapping renames nothing: DistributedDataParallel around the model, torch.compile around any part.
 """
 
 from __future__ import annotations
@@ -108,10 +108,13 @@ class LayerTable:
         )
 
 
+_COMPILED = "_orig_mod"  # under which torch.compile's module holds the one it was made of
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The author's own module inside DataParallel, DDP and torch.compile wrappers."""
     while True:
-        inner = getattr(model, "_orig_mod", None)
+        inner = getattr(model, _COMPILED, None)
         if inner is None and isinstance(
             model, (nn.DataParallel, nn.parallel.DistributedDataParallel)
         ):
@@ -119,6 +122,22 @@ def unwrap(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def modules_of(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """`named_modules()`, with the author's own modules in place of what was compiled of them."""
+    for name, module in model.named_modules(prefix=prefix):
+        if _COMPILED not in module._modules:
+            yield plain_name(name), module
+
+
+def plain_name(name: str) -> str:
+    """A module's or parameter's name without what torch.compile puts into it.
+
+    >>> plain_name("blocks.0._orig_mod.weight")
+    'blocks.0.weight'
+    """
+    return ".".join(part for part in name.split(".") if part != _COMPILED)
 
 
 def build_table(
@@ -138,7 +157,7 @@ def build_table(
     models = [unwrap(m) for m in models]
     for model in models:
         prefix = type(model).__name__ if len(models) > 1 else ""
-        for name, module in model.named_modules(prefix=prefix):
+        for name, module in modules_of(model, prefix):
             index[name] = len(layers)
             parent = index.get(name.rpartition(".")[0]) if name else None
             leaf = next(module.children(), None) is None
@@ -148,7 +167,7 @@ def build_table(
         for name, parameter in model.named_parameters(prefix=prefix, remove_duplicate=False):
             if id(parameter) not in names:
                 tensors.append(parameter)
-            names.setdefault(id(parameter), []).append(name)
+            names.setdefault(id(parameter), []).append(plain_name(name))
     tensors += [t for t in extra or () if id(t) not in names]
     if not layers:
         layers.append(Layer("", "", Kind.CONTAINER, None, True))

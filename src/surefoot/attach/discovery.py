@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from surefoot.compiler import compiler
+from surefoot.layers import modules_of
 
 
 def find_roots(parameters: Iterable[torch.Tensor]) -> list[nn.Module]:
@@ -101,6 +102,6 @@ def owners(roots: Iterable[tuple[str, nn.Module | None]], tensors: list[torch.Te
         name
         for prefix, root in roots
         if root is not None
-        for name, module in root.named_modules(prefix=prefix)
+        for name, module in modules_of(root, prefix)
         if any(id(p) in wanted for p in module._parameters.values() if p is not None)
     ]

@@ -158,7 +158,9 @@ class Patches:
     def _backward(self, original: Any) -> Any:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
             # One within another (a reentrant checkpoint) is a part of it; another is a listener's.
-            if self._broken or not self._undo or self._telling or in_backward():
+            # A function of ours, the compiler would look at.
+            nested = self._telling or torch._C._current_graph_task_id() != -1
+            if nested or self._broken or not self._undo:
                 return original(tensors, *args, **kwargs)
             losses = [tensors] if isinstance(tensors, torch.Tensor) else tensors
             if not isinstance(losses, (list, tuple)):

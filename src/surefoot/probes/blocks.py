@@ -13,7 +13,7 @@ from torch import nn
 
 from surefoot.kernels import NORM, make_pass
 from surefoot.layers import LayerTable
-from surefoot.probes.curtain import Placed, place
+from surefoot.probes.curtain import Placed, Unseen, place
 from surefoot.probes.safely import safely
 from surefoot.probes.statistics import float_tensors
 
@@ -94,7 +94,7 @@ class BlockTap:
             return
         self.out[index, 0] = self._norm(y) / max(y.numel(), 1) ** 0.5
         if y.requires_grad:
-            y.register_hook(partial(self._gradient, index))
+            y.register_hook(Unseen(partial(self._gradient, index)))
 
     @safely
     def _gradient(self, index: int, gradient: torch.Tensor | None) -> None:

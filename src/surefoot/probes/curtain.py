@@ -5,6 +5,9 @@ and go, so every sampled step would be compiled anew, and none would share the c
 module without hooks it does not guard on (unless `skip_nnmodule_hook_guards` is off): taken away
 while it traces, ours are neither in the graph nor missed by it, and eager modules keep them.
 
+A module of torch's own that is called within a compiled call, but outside of its graphs, is only
+compiled if it has a hook: there, ours give way for good.
+
 What that cannot do: where a module has hooks of the script's as well, or where the guards are on,
 hooks that come and go are given up at the first compilation, and those that last stay in sight.
 They return at once while being traced, so that nothing of them is in the graph.
@@ -20,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from surefoot.compiler import compiler, guards_on_hooks, has_compiled, outside, pass_over
+from surefoot.compiler import compiler, guards_on_hooks, has_compiled, onlooker, outside, pass_over
 from surefoot.probes.safely import OfSurefoot
 
 _TABLES = ("_forward_pre_hooks", "_forward_hooks")
@@ -30,6 +33,7 @@ _NOTES = (
     "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called",
 )
+_OF_TORCH = ("torch.nn.", "torch.ao.")
 _compiling = torch.compiler.is_compiling
 _transformed = torch._C._functorch.maybe_current_level  # inside torch.func's transforms
 
@@ -37,19 +41,19 @@ _transformed = torch._C._functorch.maybe_current_level  # inside torch.func's tr
 class Placed:
     """A forward pre-hook and a forward hook on one module, made by `place`."""
 
-    __slots__ = ("__weakref__", "_away", "_handles", "_lasting", "_module")
+    __slots__ = ("__weakref__", "_away", "_lasting", "_module", "handles")
 
-    def __init__(self, module: nn.Module, handles: list[Any], lasting: bool) -> None:
+    def __init__(self, module: nn.Module, lasting: bool) -> None:
         self._module = weakref.ref(module)
-        self._handles = handles
         self._lasting = lasting
+        self.handles: list[Any] = []
         self._away: list[tuple[dict[int, Any], int, Any]] = []
 
     def remove(self) -> None:
         """Take them away for good; idempotent."""
-        for handle in self._handles:
+        for handle in self.handles:
             handle.remove()
-        self._handles.clear()
+        self.handles.clear()
         self._away.clear()
 
     def hide(self) -> None:
@@ -63,7 +67,7 @@ class Placed:
             return
         for name in (*_TABLES, *_NOTES):
             table = module.__dict__[name]
-            mine = [h.id for h in self._handles if h.id in table]
+            mine = [h.id for h in self.handles if h.id in table]
             self._away += [(table, number, table.pop(number)) for number in mine]
 
     def show(self) -> None:
@@ -93,19 +97,19 @@ def place(
     passing = not (lasting or set_aside)
     if passing and has_compiled() and (guards_on_hooks() or _has_others(module)):
         return None
-    handles = []
-    if before is not None:
-        handles.append(module.register_forward_pre_hook(_Unseen(before), with_kwargs=True))
+    placed = Placed(module, lasting)
+    pre_hook = _First(before, weakref.ref(placed))
+    placed.handles.append(module.register_forward_pre_hook(pre_hook, with_kwargs=True))
     if after is not None:
-        handles.append(module.register_forward_hook(_Unseen(after), **options))
-    placed = Placed(module, handles, lasting)
+        placed.handles.append(module.register_forward_hook(Unseen(after), **options))
     _placed.add(placed)
     return placed
 
 
-class _Unseen(OfSurefoot):
-    """A hook that is run out of the compiler's sight, and not at all in what it traces, nor within
-    a transform of torch.func: what passes there is no value of this step's."""
+class Unseen(OfSurefoot):
+    """A hook, of a module or a tensor, that is run out of the compiler's sight, and not at all in
+    what it traces (a backward, under Compiled Autograd), nor within a transform of torch.func: what
+    passes there is no value of this step's."""
 
     __slots__ = ("_hook",)
 
@@ -115,6 +119,23 @@ class _Unseen(OfSurefoot):
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         if not _compiling() and _transformed() is None:
             outside(self._hook, *args, **kwargs)
+
+
+class _First(OfSurefoot):
+    """The pre-hook of a pair, which tells where the module is called from."""
+
+    __slots__ = ("_hook", "_pair")
+
+    def __init__(self, hook: Callable[..., Any] | None, pair: weakref.ref[Placed]) -> None:
+        self._hook, self._pair = hook, pair
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if _compiling() or _transformed() is not None:
+            return
+        if onlooker() is not None and type(module).__module__.startswith(_OF_TORCH):
+            outside(Placed.remove, self._pair())
+        elif self._hook is not None:
+            outside(self._hook, module, args, kwargs)
 
 
 def _has_others(module: nn.Module) -> bool:
@@ -131,28 +152,29 @@ class Curtain:
 
     def __init__(self) -> None:
         self._handler: Any = None
+        self._draw = self._open = _draw
 
     def hang(self) -> None:
         """Begin, as soon as there is a compiler; to be called again, as its reset forgets us."""
         if (dynamo := compiler()) is None:
             return
-        handler = getattr(dynamo, "callback_handler", None)
-        if handler is None or _draw in handler.start_callbacks:
-            return
-        pass_over(_Unseen.__call__, outside)
-        handler.register_start_callback(_draw)
-        handler.register_end_callback(_open)
-        self._handler = handler
+        if self._handler is None and (handler := getattr(dynamo, "callback_handler", None)):
+            self._handler = handler
+            # A backward is compiled when it runs: were these looked at as well, each would wait for
+            # the other for ever.
+            self._draw, self._open = dynamo.disable(_draw), dynamo.disable(_open)
+            pass_over(Unseen.__call__, _First.__call__, outside)
+        if self._handler is not None and self._draw not in self._handler.start_callbacks:
+            self._handler.register_start_callback(self._draw)
+            self._handler.register_end_callback(self._open)
 
     def remove(self) -> None:
         """No more of it; idempotent."""
         handler, self._handler = self._handler, None
-        if handler is None:
-            return
-        if _draw in handler.start_callbacks:
-            handler.remove_start_callback(_draw)
-        if _open in handler.end_callbacks:
-            handler.remove_end_callback(_open)
+        if handler is not None and self._draw in handler.start_callbacks:
+            handler.remove_start_callback(self._draw)
+        if handler is not None and self._open in handler.end_callbacks:
+            handler.remove_end_callback(self._open)
 
 
 def _draw(*args: Any) -> None:

@@ -20,6 +20,7 @@ from surefoot.signals.criterion import Leaf
 
 _PASSES = 64  # backward passes through one call, beyond which their gradients are not kept
 _task = torch._C._current_graph_task_id
+_compiling = torch.compiler.is_compiling
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +82,8 @@ class Output(Leaf):  # pyrefly: ignore[bad-class-definition]
 
     def __call__(self, gradient: torch.Tensor | None) -> None:
         """Keep the gradient; autograd functions of a user's may give none."""
+        if _compiling():  # Compiled Autograd traces the backward with all of its hooks
+            return
         entry = self.entry
         if gradient is None or entry.module is None:
             return

@@ -18,7 +18,7 @@ from torch.autograd.graph import get_gradient_edge
 from surefoot.kernels.pieces import is_distributed
 from surefoot.layers import Kind, LayerTable
 from surefoot.probes import statistics
-from surefoot.probes.curtain import Placed, place
+from surefoot.probes.curtain import Placed, Unseen, place
 from surefoot.probes.recurrence import through_time
 from surefoot.probes.safely import safely
 from surefoot.signals.flow import Call, Flow, TensorStats
@@ -119,7 +119,7 @@ class FlowProbe:
             call.connected = x.requires_grad or _storage(x) in self._data
             self._see_activation(x)
             if x.requires_grad:
-                x.register_hook(partial(self._gradient, call, "grad_input"))
+                x.register_hook(Unseen(partial(self._gradient, call, "grad_input")))
                 self._see_skip(call, get_gradient_edge(x).node)
             if isinstance(module, nn.RNNBase):
                 self._recurrent.append((call, module, _unpacked(args, module, x.detach())))
@@ -146,7 +146,7 @@ class FlowProbe:
         self._outputs.add(_fingerprint(call.output))
         call.dtype = str(y.dtype).removeprefix("torch.")
         if y.requires_grad:
-            y.register_hook(partial(self._gradient, call, "grad_output"))
+            y.register_hook(Unseen(partial(self._gradient, call, "grad_output")))
         info = self._table.layers[layer]
         if info.kind is not Kind.EMBEDDING:
             call.cosine = statistics.mean_cosine(y)

@@ -18,16 +18,15 @@ from torch.utils._pytree import tree_leaves
 
 from surefoot.kernels.layout import flatten
 from surefoot.probes.casting import Casting, any_autocast
+from surefoot.probes.curtain import Placed, place
+from surefoot.probes.doors import Door, compiled_in_place
 from surefoot.probes.entry import Entry, Output, version_of, versions_of
 from surefoot.probes.habits import Habits, Past, sources_in
-from surefoot.probes.safely import OfSurefoot
 from surefoot.probes.trees import flat_tensors, tensors_in_call, tensors_of
 from surefoot.signals.criterion import mark
 
 MOST = 8  # calls of entry modules kept in one step (micro-batches)
 
-_compiling = torch.compiler.is_compiling
-_transformed = torch._C._functorch.maybe_current_level  # inside torch.func's transforms
 _random_state = torch.default_generator.get_state
 _grad_enabled = torch.is_grad_enabled
 _tensor = torch.Tensor
@@ -53,16 +52,24 @@ class EntryTap:
         self._paused, self._able = False, True  # able: neither paused nor failed
         self._marked = self._cleared = 0
         self._all_habits: list[Habits] = []
-        self._handles: list[Any] = []
+        self._handles: list[Placed | Door] = []
+        self._hooks: dict[int, tuple[_Enter, _Leave]] = {}
         for module in modules:
             habits = Habits()
             self._all_habits.append(habits)
-            enter, leave = _Enter(self, habits), _Leave(self, habits)
-            self._handles += [
-                module.register_forward_pre_hook(enter, with_kwargs=True),
-                # Always called: after a forward that raised, its entry is not the one under way.
-                module.register_forward_hook(leave, always_call=True),
-            ]
+            enter, leave = hooks = _Enter(self, habits), _Leave(self, habits)
+            self._hooks[id(module)] = hooks
+            # Always called: after a forward that raised, its entry is not the one under way.
+            placed = place(module, enter, leave, lasting=True, always_call=True)
+            self._handles += [placed] if placed is not None else []
+            if compiled_in_place(module):
+                self.open_door(module, module)
+
+    def open_door(self, module: nn.Module, form: nn.Module) -> None:
+        """Listen to the compiled form of a module as well, if it is one that is listened to."""
+        if (hooks := self._hooks.get(id(module))) is not None:
+            self._handles = [h for h in self._handles if not (isinstance(h, Door) and h.gone)]
+            self._handles.append(Door(module, form, *hooks))
 
     @property
     def paused(self) -> bool:
@@ -87,6 +94,7 @@ class EntryTap:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._hooks.clear()
         self.clear()
         self.open = False
 
@@ -150,15 +158,13 @@ class EntryTap:
         self.remove()
 
 
-class _Enter(OfSurefoot):
+class _Enter:
     __slots__ = ("_habits", "_tap")
 
     def __init__(self, tap: EntryTap, habits: Habits) -> None:
         self._tap, self._habits = tap, habits
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if _compiling() or _transformed() is not None:
-            return
         tap, habits = self._tap, self._habits
         if not (tap.open or tap.turn_away(module)) or not _grad_enabled():
             return
@@ -198,15 +204,13 @@ class _Enter(OfSurefoot):
         return versions_of(args, kwargs), past
 
 
-class _Leave(OfSurefoot):
+class _Leave:
     __slots__ = ("_habits", "_tap")
 
     def __init__(self, tap: EntryTap, habits: Habits) -> None:
         self._tap, self._habits = tap, habits
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if _compiling():
-            return
         tap = self._tap
         entry = tap.pending
         if entry is None or entry.module is not module:

@@ -12,6 +12,7 @@ _ALLOWANCE = 0.05  # seconds of detail that any run may have
 _SHARE = 0.002  # and the share of the elapsed time on top of it
 _EVERY = 8  # steps between two samples once the run has begun
 _FIRST = 4  # steps of an optimizer that are all sampled
+_WARM = 8  # steps of which the quickest is the typical one
 _TAKEN = 8  # optimizers in turn of which that holds
 
 
@@ -22,7 +23,7 @@ class Budget:
         self.spent = self.typical = 0.0
         self._began = self._last = time.perf_counter()
         self._last_sample = -_EVERY
-        self._sampled_until = self._optimizers = 0
+        self._sampled_until = self._optimizers = self._steps = 0
 
     def affordable(self, cost: float) -> bool:
         """Whether so many seconds more are within it."""
@@ -40,7 +41,11 @@ class Budget:
         """Note how long the step took."""
         now = time.perf_counter()
         took = now - self._last
-        self.typical = took if not self.typical else 0.9 * self.typical + 0.1 * took
+        self._steps += 1
+        if self._steps == 1 or (self._steps <= _WARM and took < self.typical):
+            self.typical = took  # the first ones compile, allocate and fill caches
+        else:
+            self.typical = 0.9 * self.typical + 0.1 * took
         self._last = now
 
     def set_aside(self, seconds: float) -> None:

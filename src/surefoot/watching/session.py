@@ -185,7 +185,12 @@ class Session:
                 "an optimizer was made but it never took a step: there is no gradient to judge. "
                 "Let the training run for at least one step"
             ]
-        return []
+        return [
+            "the model ran inside a compiled graph, where only its gradients are seen, and no step "
+            f"could be made again outside of it: {words}. Compile the model itself "
+            "(torch.compile(model) or model.compile()), or let it run uncompiled for a few steps"
+            for words in {t.blind for t in self.trainings if t.blind}
+        ]
 
     # -- the listener's side --------------------------------------------------------------------
 

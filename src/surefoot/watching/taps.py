@@ -68,6 +68,9 @@ class Taps:
             return
         self._compiled = True
         self._forms = [known for known in self._forms if known[1]() is not None]
+        if self._flow is not None:  # it would see a part of the step; that is made again
+            self._flow.remove()
+            self._flow = None
         self._forms.append((weakref.ref(module), weakref.ref(form)))
         if self.entry is not None:
             self.entry.open_door(module, form)

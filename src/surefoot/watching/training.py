@@ -103,6 +103,11 @@ class Training:
         if self.shards is not None:
             self.shards.key = key
 
+    @property
+    def blind(self) -> str:
+        """Why nothing is known of what goes on inside the model; empty if something is."""
+        return "" if any(flow.calls for flow in self.ledger.flows) else self.taps.blind
+
     def owns(self, tensors: list[torch.Tensor]) -> bool:
         """Whether any of the tensors is a live parameter of this training."""
         return any(self._places.place(t) >= 0 for t in tensors)
@@ -255,8 +260,7 @@ class Training:
             self.taps.instrument()
             return
         if self.taps.unseen(flow, ~np.isnan(self._measuring.norms)):
-            with self.budget.charged():
-                flow = self._again.flow(self.step, own) or flow
+            flow = self._again.flow(self.step, own) or flow
         elif not flow.calls and self.step == 0:  # first seen in mid-step, by its backward
             self.taps.instrument()
             return
