@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import pkgutil
 import weakref
 from typing import Any
 
@@ -16,7 +17,7 @@ from surefoot.layers import build_table
 from surefoot.probes import origin as origin_module
 from surefoot.probes import tap as tap_module
 from surefoot.probes.replay import Replay, replay
-from surefoot.probes.safely import failed
+from surefoot.probes.safely import failed, safely
 from surefoot.probes.tap import EntryTap
 from surefoot.watching.budget import Budget
 from surefoot.watching.replays import replay_in_words
@@ -139,3 +140,25 @@ def test_a_tap_that_fails_takes_its_hooks_away_and_is_told_once(
     del x
     gc.collect()
     assert passed() is None  # the failure holds nothing of what passed by
+
+
+TAPS = {
+    "the flow probe": "surefoot.probes.flow.FlowProbe.collect",
+    "a hook of the flow probe": "surefoot.probes.flow.FlowProbe._enter",
+    "a hook of the block tap": "surefoot.probes.blocks.BlockTap._norm",
+    "a hook of the entry tap": "surefoot.probes.tap._listen",
+}
+
+
+@pytest.mark.parametrize("name", TAPS)
+def test_a_probe_of_the_run_that_fails_is_left_out(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner, _, attribute = TAPS[name].rpartition(".")
+    original = getattr(pkgutil.resolve_name(owner), attribute)  # a hook, or what it calls
+    monkeypatch.setattr(TAPS[name], safely(broken) if hasattr(original, "__wrapped__") else broken)
+    session = watched(spoil="")
+    assert session.report().missing == ()
+    assert session.trainings[0].step == STEPS
+    said = [words for words in warnings_of(caplog) if "injected" in words]
+    assert len(said) == 1 and said[0].startswith("surefoot goes on without its ")

@@ -13,7 +13,7 @@ from surefoot.layers import LayerTable, unwrap
 from surefoot.probes.blocks import BlockTap, choose_blocks
 from surefoot.probes.doors import compiled_in_place
 from surefoot.probes.flow import FlowProbe
-from surefoot.probes.safely import raise_failure
+from surefoot.probes.safely import failed
 from surefoot.probes.tap import EntryTap
 from surefoot.signals.flow import Flow
 
@@ -45,6 +45,7 @@ class Taps:
         self._due = False
         self._block: BlockTap | None = None
         self._flow: FlowProbe | None = None
+        self._broken = False  # a probe has failed, and would again
         self.sharded = False
         for form in forms:
             self.compiled(unwrap(form), form)
@@ -97,7 +98,7 @@ class Taps:
 
     def instrument(self) -> None:
         """Follow the next step through every module."""
-        if self.sharded:
+        if self.sharded or self._broken:
             return
         if (modules := self.modules()) is not None and len(modules) <= _MAX_MODULES:
             self._due = True
@@ -112,12 +113,18 @@ class Taps:
             return Flow(step, []) if due else None
         self._flow = None
         probe.remove()
-        sharded, flow = probe.sharded, probe.collect(step)
-        raise_failure(probe)
-        if sharded:
+        flow = None
+        try:
+            flow = probe.collect(step)
+        except Exception as error:
+            probe.failure = error
+        if failed(probe):
+            self._broken = True
+            return None
+        if probe.sharded:
             self.sharded = True
             return None
-        if probe.entries and self._block is None:
+        if probe.entries and self._block is None and not self._broken:
             self._listen(probe.entries[:_MAX_ENTRIES])
         return flow
 
@@ -146,7 +153,9 @@ class Taps:
         if self._block is None or not self._block.installed:
             return None
         self._block.remove()
-        raise_failure(self._block)
+        if failed(self._block):
+            self._block, self._broken = None, True
+            return None
         return self._block.seconds, self._block.out.reshape(-1)
 
     def remove(self) -> None:

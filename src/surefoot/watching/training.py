@@ -22,7 +22,7 @@ from surefoot.attach.driver import Driver
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
 from surefoot.layers import build_table
-from surefoot.probes.safely import raise_failure
+from surefoot.probes.safely import failed
 from surefoot.signals import Axis
 from surefoot.watching.again import Again
 from surefoot.watching.budget import Budget
@@ -156,7 +156,7 @@ class Training:
         parameters = [p for g in groups for p in g["params"]]
         gradients, order = [p.grad for p in parameters], self._places.order(key, parameters)
         self.carried.at_step(self.step, order)
-        raise_failure(self.taps.entry)
+        failed(self.taps.entry)
         inputs = self.taps.entry.inputs if self.taps.entry is not None else []
         first = not self._turns.stepped
         sampling = self.budget.sampling(self.step) and not self.scaling.now
@@ -212,7 +212,7 @@ class Training:
 
     def pieced(self, sharing: Collection[int]) -> None:
         """That backward is over."""
-        raise_failure(self.taps.entry)
+        failed(self.taps.entry)
         inputs = self.taps.entry.inputs if self.taps.entry is not None else []
         self._measuring.read_inputs(inputs)
         optimizer = self._acted() if self._acted is not None else None
