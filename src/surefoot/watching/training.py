@@ -164,7 +164,7 @@ class Training:
         self._turns.stepped.add(key)
         own = {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
         self._judge(optimizer, groups, first, own)
-        if sampling:
+        if sampling and not self.scaling.now:  # only now is it known of a fused optimizer
             with self.budget.charged():
                 self._updates.sample(parameters)
                 self._updates.sample_moments(optimizer, parameters, order)
