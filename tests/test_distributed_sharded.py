@@ -74,6 +74,8 @@ def numbers(kind: str, rank: int, size: int) -> dict[str, Any]:
         series = run.series(name)
         found[name] = series.last.reshape(len(series), found["gradients"].shape[1], -1)
         found[f"{name} steps"] = series.steps
+    octaves = run.series("gradient_magnitude").last
+    found["octaves"] = octaves.reshape(len(octaves), found["gradients"].shape[1], -1)
     found["local"] = [float(local(g).norm()) for g in run.gradients()]
     case = run.watch._session.trainings[0].case()
     found["flows"], found["replay"] = len(case.flows), case.alarms[-1].detail["replay"]
@@ -163,6 +165,15 @@ def test_the_numbers_are_those_of_the_whole(kind: str, rank: int, ranks: Ranks) 
 @pytest.mark.parametrize("rank", range(4))
 def test_they_are_so_on_four_ranks(kind: str, rank: int, ranks_of_four: Ranks) -> None:
     check_numbers(ranks_of_four(kind)[rank])
+
+
+def test_of_a_piece_alone_nothing_is_told(ranks: Ranks) -> None:
+    """In which octaves gradients lie is not put together."""
+    for kind, cut in (("fsdp", slice(None)), ("mixed", [4, 5])):  # of `mixed` those of `b`
+        for found in ranks(kind):
+            assert np.isnan(found["octaves"][:, cut]).all()
+    whole_ones = ranks("mixed")[0]["octaves"][:, [0, 1, 2, 3, 6, 7], 0]
+    assert np.isfinite(whole_ones).any(0).all()
 
 
 def test_a_rank_alone_does_not_have_them(ranks: Ranks) -> None:

@@ -44,6 +44,7 @@ class FlowProbe:
         self._modules = modules
         self._handles: list[Placed] = []
         self.failure: Exception | None = None
+        self.sharded = False
         self._clear()
 
     def _clear(self) -> None:
@@ -60,7 +61,6 @@ class FlowProbe:
         self._last_grad: tuple[Any, TensorStats] | None = None
         self._softmaxes: set[Any] = set()
         self.entries: list[int] = []
-        self.sharded = False
 
     def install(self, set_aside: bool = False) -> None:
         """Put the hooks in place; from then on the modules are no longer kept alive.

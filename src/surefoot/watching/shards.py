@@ -32,6 +32,7 @@ _LOCAL = (
     "numbers are those of this process's own pieces"
 )
 _SUMMANDS = 1 << 18  # elements in all, of gradients that are sums of pieces and not made of parts
+_SAMPLED = {"update_ratio", "unmoved", "weight", "second_moment"}
 _PLANS = 64  # optimizers that take turns; of more each plan is made anew
 _NUMEL = ZEROS + 1
 
@@ -142,6 +143,8 @@ class Shards:
         due, self._sampled = self._sampled, False
         if due and self._cut:
             self._samples(updates.rows, updates.used)
+        for name in updates.rows.keys() - _SAMPLED:
+            updates.rows[name][self._cut] = np.nan  # of a piece alone it says nothing
         if self.problem and not self._noted:
             self._noted = True
             ledger.remark(step, "ranks", {"problem": _LOCAL % self.problem})
