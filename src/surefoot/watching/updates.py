@@ -46,7 +46,10 @@ class Updates:
         """Note the weights' sizes, how well the second moment fits, and now and then in which
         octaves the gradients lie."""
         used = np.empty(len(parameters))
-        found = second_moments(optimizer, parameters, np.empty((len(parameters), 2)), used)
+        with np.errstate(
+            all="ignore"
+        ):  # that a gradient is not finite is not for the script to hear
+            found = second_moments(optimizer, parameters, np.empty((len(parameters), 2)), used)
         if len(used) == len(order):
             self.used[order] = used
         sizes = weight_sizes(self._weights) if self._weights is not None else None
