@@ -44,6 +44,7 @@ def run_interpreted(cache: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+@pytest.mark.slow  # a minute; what is Triton's own below is quick
 @pytest.mark.timeout(600)
 def test_the_shared_tests_interpreted(tmp_path: Path) -> None:
     files = ["tests/test_kernels_statistics.py", "tests/test_kernels_promises.py"]
