@@ -144,10 +144,12 @@ def older(rank: int, size: int) -> dict[str, Any]:
             moves.append([float((b - a).norm() / a.norm()) for a, b in pairs])
         watch.stop()
         ends.append((losses, [p for p, _ in whole_parameters(model)], torch.get_rng_state()))
-    gradients = watch._session.data().series["gradient"].last.reshape(STEPS, -1, 5)
-    updates = watch._session.data().series["update_ratio"]
+    series = watch._session.data().series
+    gradients, updates = series["gradient"].last.reshape(STEPS, -1, 5), series["update_ratio"]
     truth = np.array(norms[STEPS:]), np.array(moves[STEPS:])[updates.steps]
-    return {"ends": ends, "recorded": (gradients[:, :, 0], updates.last), "truth": truth}
+    recorded = gradients[:, :, 0], updates.last
+    octaves = series["gradient_magnitude"].last
+    return {"ends": ends, "recorded": recorded, "truth": truth, "octaves": octaves}
 
 
 def whole_parameters(model: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -241,3 +243,4 @@ def test_the_older_wrapper(ranks: Ranks) -> None:
             known = ~np.isnan(recorded)
             assert known[-1].all()
             assert np.allclose(recorded[known], truth[known], rtol=1e-4)
+        assert np.isnan(found["octaves"]).all()  # of pieces that are not put together
