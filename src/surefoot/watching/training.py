@@ -162,8 +162,7 @@ class Training:
         sampling = self.budget.sampling(self.step) and not self.scaling.now
         sampling = self._measuring.read(optimizer, order, gradients, inputs, first, sampling)
         self._turns.stepped.add(key)
-        own = {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
-        self._judge(optimizer, groups, first, own)
+        self._judge(optimizer, groups, first, partial(_by_id, parameters, gradients))
         if sampling and not self.scaling.now:  # only now is it known of a fused optimizer
             with self.budget.charged():
                 self._updates.sample(parameters)
@@ -174,10 +173,10 @@ class Training:
         optimizer: Any,
         groups: list[dict[str, Any]],
         first: bool,
-        own: dict[int, torch.Tensor] | None,
+        own: Callable[[], dict[int, torch.Tensor]] | None,
     ) -> None:
-        """Fill the step's rows and ask the gate; own: id(parameter) -> gradient, None where the
-        weights have moved already."""
+        """Fill the step's rows and ask the gate; own: gives id(parameter) -> gradient where it is
+        needed, None where the weights have moved already."""
         now = self._measuring.now
         now.loss, now.scale, now.refused = self.loss, self.scaling.scale, self.scaling.now
         self._measuring.note(groups, self.ledger.rows)
@@ -185,9 +184,9 @@ class Training:
         if tripped is not None and self.scaling.held_back(optimizer):
             self.ledger.rows["loss_scaling"][1] = 1
         if self.taps.instrumented:
-            self._finish_flow(own)
+            self._finish_flow(own and own())
         if tripped is not None:
-            self._alarm(tripped, own)
+            self._alarm(tripped, own and own())
         elif first:  # once a step
             self._notice(own is not None)
 
@@ -390,3 +389,9 @@ class Training:
             **self.driver.facts(),
         )
         return self.ledger.case(facts)
+
+
+def _by_id(
+    parameters: list[torch.Tensor], gradients: list[torch.Tensor | None]
+) -> dict[int, torch.Tensor]:
+    return {id(p): g for p, g in zip(parameters, gradients, strict=True) if g is not None}
