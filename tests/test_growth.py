@@ -6,6 +6,7 @@ import gc
 import sqlite3
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,9 +16,11 @@ import pytest
 
 from record_fixture import TABLE, buckets_of, folder_bytes, wait_until
 from surefoot.findings import Report
-from surefoot.record import Writer, new_folder, read_run, store
+from surefoot.record import Writer, new_folder, read_run, reader, store
+from surefoot.record.backlog import Row, Text
 from surefoot.record.data import Event
-from surefoot.record.database import DATABASE, open_reader
+from surefoot.record.database import DATABASE, open_reader, open_writer
+from surefoot.record.schema import Steps
 from surefoot.signals import QUANTITIES, Axis
 from surefoot.signals.flow import Call, Flow, TensorStats
 from surefoot.watching.ledger import Ledger
@@ -95,6 +98,80 @@ def test_the_folder_stays_under_its_limit_whatever_is_recorded(writer: Writer) -
     assert run.series["loss"].steps[-1] == 4999
     told = [event.step for event in run.events if len(event.detail.get("parameters", [])) == 256]
     assert told == sorted(told) and told[0] == 0 and told[-1] == 4999
+
+
+SHAPES: list[tuple[type, int, dict[int, int]]] = [  # dtype, steps, columns: measured every so often
+    (np.float64, 20_000, {10: 1, 1000: 8}),
+    (np.float32, 3000, {520: 2, 20: 3}),
+    (np.float64, 900, {3: 1, 300: 1, 1: 2, 9000: 16, 520: 7}),
+    (np.float32, 2100, {3: 1, 9000: 300, 300: 1, 4000: 7, 1020: 8}),
+    (np.float64, 3000, {20: 1, 301: 16, 4000: 50, 21: 300, 4001: 7}),
+]
+
+
+@pytest.mark.parametrize(("dtype", "steps", "every"), SHAPES)
+def test_families_of_any_shape_keep_to_the_limit_and_lose_nothing(
+    writer: Writer, dtype: type, steps: int, every: dict[int, int]
+) -> None:
+    """Merged two by two the buckets of some would grow: low, high and last take three rows' room.
+
+    Of others hardly one goes into a page of the file.
+    """
+    writer.declare(0, TABLE, {f"of_{columns}": columns for columns in every})
+    largest = 0
+    for step in range(steps):
+        for columns, gap in every.items():
+            if step % gap == 0:
+                writer.put(0, step, {f"of_{columns}": np.full(columns, step, dtype)})
+        if step % 100 == 99:
+            wait_until(lambda: writer._backlog._size == 0)
+            largest = max(largest, folder_bytes(writer.folder))
+    writer.close()
+    assert writer.problem is None
+    assert max(largest, folder_bytes(writer.folder)) <= 1 << 20
+    recorded = sum(any(step % gap == 0 for gap in every.values()) for step in range(steps))
+    found = buckets_of(writer.folder)
+    assert sum(rows for _, rows in found) == recorded and len(found) > 8
+    read = read_run(writer.folder, buckets=10**6).series
+    for columns, gap in every.items():
+        series = read[f"of_{columns}"]
+        np.testing.assert_array_equal(series.high, series.last)
+        assert series.low[0].tolist() == [0] * columns and series.steps[-1] >= steps - gap
+        np.testing.assert_array_equal(series.low[1:], series.high[:-1] + gap)  # nothing is missing
+
+
+@pytest.mark.parametrize("size", [60, 500, 1360, 1400, 2050, 4000, 4062, 5000, 9000, 100_000])
+def test_a_row_takes_no_more_pages_than_are_reckoned(tmp_path: Path, size: int) -> None:
+    """SQLite's own count. Of the 256 bytes that an item is reckoned with 30 are the row's."""
+    with closing(open_writer(tmp_path, 1 << 20)) as connection:
+        (before,) = connection.execute("PRAGMA page_count").fetchone()
+        row = (0, bytes(size - 30))
+        connection.executemany("INSERT INTO flow VALUES (NULL, ?, ?)", [row] * 200)
+        (after,) = connection.execute("PRAGMA page_count").fetchone()
+    assert after - before <= 200 * store._pages(size) + 4
+
+
+def test_a_file_that_is_over_its_limit_goes_on_in_the_pages_that_are_free(tmp_path: Path) -> None:
+    """What is freed stays a part of the file: were it counted as used, nothing would ever fit."""
+    with closing(open_writer(tmp_path, 1 << 20)) as connection:
+        connection.execute("CREATE TABLE other AS SELECT zeroblob(2000000) AS x")
+        connection.execute("DROP TABLE other")
+        kept = store.Store(connection, 1 << 20, {})
+        steps = Steps(0, {"x": 100})
+        rows = [Row(0, step, 1, [bytes(400)], 656) for step in range(4000)]
+        kept.write(deque([Text("training", (0, "", ""), 256, steps), *rows]), {})
+        assert kept.lost == 0
+        assert connection.execute("SELECT SUM(rows) FROM steps_0").fetchone() == (4000,)
+
+
+def test_narrow_families_are_read_in_full_and_the_wide_share_what_is_left() -> None:
+    columns = {"loss": 1, "a": 200_000, "gradient": 7500, "b": 200_000}
+    shares = reader._shares(Steps(0, columns), 1024)
+    assert shares["loss"] == 1024 and shares["a"] >= 16 and abs(shares["a"] - shares["b"]) <= 1
+    assert sum(12 * columns[name] * shares[name] for name in columns) <= 128 << 20
+    largest = Steps(0, {f"f{k}": 1 << 16 for k in range(64)})  # as wide as a record may be
+    assert 12 * (1 << 16) * sum(reader._shares(largest, 1024).values()) <= 128 << 20
+    assert min(reader._shares(largest, 1024).values()) == 2
 
 
 def test_a_reader_goes_through_as_many_buckets_however_long_the_run(

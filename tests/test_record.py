@@ -172,7 +172,7 @@ def test_thinning_on_reading_folds_rows_evenly(
     assert len(series["dense"]) >= min(steps, buckets) // 2  # and not all in one
 
 
-@pytest.mark.parametrize("columns", [40, 200, 1500])
+@pytest.mark.parametrize("columns", [40, 200, 520, 1020, 1500])
 def test_the_folder_stays_under_its_limit_and_keeps_extremes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:

@@ -125,10 +125,19 @@ def test_what_is_finite_stays_finite_in_memory() -> None:
 
 
 def decoded(rows: Sequence[tuple[int, int, bytes | None]], columns: int) -> Series:
-    """A series from (step, rows, blob) as they lie in the file; None was not measured."""
+    """A series from (step, rows, blob) as they lie in the file; None was not measured.
+
+    A step that was committed in two parts may end two buckets: together they are one.
+    """
     known = [(step, data) for step, _, data in rows if data is not None]
-    low, high, last = blob.unpack([data for _, data in known], columns)
-    return Series(np.array([step for step, _ in known]), low, high, last)
+    low, high, last = (part.copy() for part in blob.unpack([data for _, data in known], columns))
+    steps = [step for step, _ in known]
+    for k in range(len(steps) - 1):
+        if steps[k] == steps[k + 1]:
+            low[k + 1] = extremes(low[k : k + 2])[0]
+            high[k + 1] = extremes(high[k : k + 2])[1]
+    ends = [k for k in range(len(steps)) if steps[k : k + 2] != [steps[k]] * 2]
+    return Series(np.array(steps)[ends], low[ends], high[ends], last[ends])
 
 
 @settings(max_examples=150, deadline=None)
@@ -165,14 +174,19 @@ def test_melted_while_the_disk_stands_still(
     rows=runs(),
     pieces=st.lists(st.integers(0, 6), min_size=1, max_size=6),
     piece_bytes=st.sampled_from([1, 1000, 1 << 20]),
+    every=st.integers(1, 40),
     window=WINDOWS,
 )
 def test_merged_on_disk(
-    rows: Rows, pieces: list[int], piece_bytes: int, window: tuple[float, float]
+    rows: Rows, pieces: list[int], piece_bytes: int, every: int, window: tuple[float, float]
 ) -> None:
-    """At every width that so many steps of merging reach, between them and at the end."""
+    """At every width that so many steps of merging reach, between them and at the end.
+
+    A wide family is measured now and then, as sampled ones are: in a row of its own that holds the
+    rest of the step before it, which counts for none.
+    """
     columns = len(rows[0] or [])
-    table = Steps(0, {"x": columns})
+    table = Steps(0, {"x": columns, "wide": 200})
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         table.create(connection)
         compaction = Compaction(connection, {0: table}, piece_bytes)
@@ -180,21 +194,38 @@ def test_merged_on_disk(
         for k, count in enumerate(pieces):
             chunk = rows[k * part : (k + 1) * part]
             raws = [None if row is None else blob.raw(np.array(row)) for row in chunk]
-            steps = range(k * part, k * part + len(chunk))
-            table.insert(
-                connection,
-                [
-                    (None, step, 1, data)
-                    for step, data in zip(steps, blob.narrow(raws, columns), strict=True)
-                ],
-            )
+            for step, data in enumerate(blob.narrow(raws, columns), start=k * part):
+                whole = [(None, step, 1, data, None)]
+                if step % every == 0:
+                    whole += [(None, step, 0, None, np.full(200, step, np.float32).tobytes())]
+                table.insert(connection, whole)
             for _ in range(count):
                 compaction.piece()
-            found = connection.execute("SELECT step, rows, x FROM steps_0 ORDER BY id").fetchall()
+            found = connection.execute(f"SELECT * FROM {table.name} ORDER BY id").fetchall()
             seen = rows[: k * part + len(chunk)]
-            assert sum(held for _, held, _ in found) == len(seen)
-            assert max(held for _, held, _ in found) <= compaction.width
-            assert_kept(decoded(found, columns), seen, window)
+            assert sum(row[2] for row in found) == len(seen)
+            assert max(row[2] for row in found) <= compaction.width
+            assert_kept(decoded([row[1:4] for row in found], columns), seen, window)
+            sampled: Rows = [[float(i)] * 200 if i % every == 0 else None for i in range(len(seen))]
+            wide = decoded([(*row[1:3], row[4]) for row in found], 200)
+            assert_kept(wide, sampled, window)
+
+
+def test_what_melted_is_merged_with_the_rest_of_its_last_step() -> None:
+    """A bucket of more rows than the width, then a row for none, where a piece begins."""
+    table = Steps(0, {"x": 1, "y": 1})
+    one = np.ones(1, np.float32).tobytes()
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        table.create(connection)
+        for step in (500, 1000, 1500):
+            for rows, blobs in ((500, (one, None)), (0, (None, one))):
+                table.insert(connection, [(None, step, rows, *blobs)])
+        table.insert(connection, [(None, 1501 + k, 1, one, None) for k in range(40)])
+        compaction = Compaction(connection, {0: table}, piece_bytes=1)
+        while compaction.piece():
+            found = connection.execute("SELECT step, rows FROM steps_0 ORDER BY id").fetchall()
+            assert sum(rows for _, rows in found) == 1540
+    assert found == [(1540, 1540)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -227,8 +258,9 @@ def test_from_the_training_to_the_reader(
         writer = Writer(folder, {})
         writer.declare(0, TABLE, {"x": columns, "at": 1})
         for step, row in enumerate(rows):
-            own = {} if row is None else {"x": np.array(row)}
-            writer.put(0, step, {"at": np.array([step]), **own})
+            if row is not None:
+                writer.put(0, step, {"x": np.array(row)})
+            writer.put(0, step, {"at": np.array([step])})
             if step == len(rows) // 2:
                 wait_until(lambda step=step: writer.committed.get(0) == step)
                 assert_kept(read_run(folder, buckets=buckets).series["x"], rows[: step + 1], window)

@@ -41,8 +41,8 @@ def read_run(folder: Path, training: int | None = None, buckets: int = 1024) -> 
     """The record of one training, by default of the one in most trouble, then with most steps.
 
     Series are thinned to at most `buckets` buckets, evenly over the steps, keeping low, high and
-    last (fewer where 128 MiB would not hold them). A run without a report, because it is live or
-    was killed, has an inconclusive one that says so.
+    last (the widest to fewer where 128 MiB would not hold all of them). A run without a report,
+    because it is live or was killed, has an inconclusive one that says so.
 
     Raises RecordError for a folder that is missing, foreign, of a newer surefoot or damaged, and
     for a training that it does not hold.
@@ -151,14 +151,23 @@ def _events(connection: sqlite3.Connection, training: int) -> tuple[Event, ...]:
 
 def _read_series(connection: sqlite3.Connection, table: Steps, buckets: int) -> dict[str, Series]:
     first, last = _range(connection, table)
-    buckets = max(min(buckets, _SERIES_BYTES // (12 * max(table.columns, 1))), 1)
-    families = [_Family(columns, buckets) for columns in table.families.values()]
+    families = {n: _Family(table.families[n], b) for n, b in _shares(table, buckets).items()}
+    kinds = {family.buckets for family in families.values()}
     for steps, blobs in _pieces(connection, table, last):
-        places = _places(steps, first, last, buckets)
-        for family, of_family in zip(families, blobs, strict=True):
-            family.extend(places, steps, of_family)
-    named = zip(table.families, families, strict=True)
-    return {name: family.series() for name, family in named if family.used}
+        places = {b: _places(steps, first, last, b) for b in kinds}
+        for name, of_family in zip(table.families, blobs, strict=True):
+            families[name].extend(places[families[name].buckets], steps, of_family)
+    return {name: families[name].series() for name in table.families if families[name].used}
+
+
+def _shares(table: Steps, buckets: int) -> dict[str, int]:
+    """The buckets of each family: what the narrow ones leave of the room is for the wide ones."""
+    found, room = {}, _SERIES_BYTES
+    by_width = sorted(table.families.items(), key=lambda family: family[1])
+    for left, (name, columns) in zip(range(len(by_width), 0, -1), by_width, strict=True):
+        found[name] = max(min(buckets, room // (12 * columns * left)), 1)
+        room -= 12 * columns * found[name]
+    return found
 
 
 def _places(steps: np.ndarray, first: int, last: int, buckets: int) -> np.ndarray:
@@ -213,10 +222,10 @@ class _Family:
     used: buckets begun.
     """
 
-    __slots__ = ("_columns", "_place", "_single", "_stack", "_steps", "used")
+    __slots__ = ("_columns", "_place", "_single", "_stack", "_steps", "buckets", "used")
 
     def __init__(self, columns: int, buckets: int) -> None:
-        self._columns = columns
+        self._columns, self.buckets = columns, buckets
         self._stack = np.empty((3, buckets, columns), blob.FLOAT)  # no memory until it is filled
         self._steps = np.empty(buckets, np.int64)
         self._place = -1  # of the newest bucket

@@ -6,6 +6,7 @@ Nothing here is called from the trainer's thread.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
 from collections import deque
@@ -70,8 +71,8 @@ class Store:
         `melted` counts per training the steps that lost their own row so far. Raises sqlite3.Error.
         """
         while batch:
-            chunk, size = self._chunk(batch)
-            room = self._make_room(size, sum(isinstance(item, Row) for item in chunk))
+            chunk = self._chunk(batch)
+            room = self._make_room(chunk)
             with transaction(self._connection):
                 self._apply(chunk, room)
                 self._note_melted(melted)
@@ -94,8 +95,8 @@ class Store:
         finally:
             self._connection.close()
 
-    def _chunk(self, batch: deque[Item]) -> tuple[list[Item], int]:
-        """The head of a batch that makes one small transaction, and its size in bytes."""
+    def _chunk(self, batch: deque[Item]) -> list[Item]:
+        """The head of a batch that makes one small transaction."""
         chunk: list[Item] = []
         size = 0
         for item in batch:
@@ -103,11 +104,12 @@ class Store:
                 break
             chunk.append(item)
             size += item.size
-        return chunk, size
+        return chunk
 
-    def _make_room(self, size: int, rows: int) -> bool:
-        """Merge old buckets until so many bytes and rows more fit; False if they cannot."""
-        need = size * 9 // 8 // PAGE + 4
+    def _make_room(self, chunk: list[Item]) -> bool:
+        """Merge old buckets until these items fit as well; False if they cannot."""
+        need = math.ceil(sum(_pages(item.size) for item in chunk)) + 4
+        rows = sum(isinstance(item, Row) for item in chunk)
         if need > self._pages // 2:
             return False  # too much for any merging: let the rest keep its detail
         while reached := self._limit_reached(need, rows):
@@ -129,7 +131,7 @@ class Store:
     def _fits(self, need: int) -> bool:
         (pages,) = self._connection.execute("PRAGMA page_count").fetchone()
         (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
-        return pages + max(0, need - free) <= self._pages
+        return need <= free or pages + need - free <= self._pages
 
     def _announce_width(self, reached: str) -> None:
         detail = {
@@ -215,6 +217,11 @@ class Store:
             (table.training, total, rows[-1].step),
         )
         self._rows[table.training] = total
+
+
+def _pages(size: int) -> float:
+    """Pages that a row of so many bytes takes, at most: no two share the end of one."""
+    return size / (PAGE - 4) + 2 if size > PAGE else 1 / (PAGE // size)
 
 
 def wal_bytes(limit: int) -> int:
