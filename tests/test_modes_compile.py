@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,27 +13,13 @@ from torch._dynamo.utils import counters
 
 import modes_fixture as modes
 from modes_fixture import Mode, Trunk, batch, chain, cross_entropy, exact, usual
+from modes_fixture import fresh_compiler as fresh_compiler
+from modes_fixture import patched_by_torch as patched_by_torch
 from surefoot.watching.budget import Budget
 from surefoot.watching.session import Session
 
 BACKEND = "aot_eager"
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def patched_by_torch() -> None:
-    """The compiler replaces `Module.__init__` for good when it is used for the first time."""
-    torch.compile(nn.Linear(1, 1), backend="eager")(torch.ones(1))
-
-
-@pytest.fixture(autouse=True)
-def afresh() -> Iterator[None]:
-    """Nothing is compiled yet, and nothing stays so."""
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
-    counters.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from torch import nn
 
 import surefoot
 from modes_fixture import Trunk, batch
+from modes_fixture import fresh_compiler as fresh_compiler
+from modes_fixture import patched_by_torch as patched_by_torch
 from surefoot.findings import Report
 from surefoot.record import new_folder, read_run
 from surefoot.watching.budget import Budget
@@ -21,19 +23,6 @@ from surefoot.watching.session import Session
 X, Y = (torch.tensor(a) for a in load_digits(return_X_y=True))
 X = ((X - X.mean(0)) / (X.std(0) + 1e-6)).float()
 BACKEND = "aot_eager"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def patched_by_torch() -> None:
-    """The compiler replaces `Module.__init__` for good when it is used for the first time."""
-    torch.compile(nn.Linear(1, 1), backend="eager")(torch.ones(1))
-
-
-@pytest.fixture(autouse=True)
-def afresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.fixture

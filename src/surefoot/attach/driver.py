@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Driver:
-    """The last optimizer of a training, and how many there were.
+    """The last optimizer of a training, and how many there were for the same parameters.
 
     >>> import torch
     >>> driver = Driver()
@@ -19,9 +19,9 @@ class Driver:
         self.name, self.count = "", 0
         self.settings: tuple[tuple[str, float], ...] = ()
 
-    def took(self, optimizer: Any) -> None:
-        """Note an optimizer that was made for the training."""
-        self.name, self.count = type(optimizer).__name__, self.count + 1
+    def took(self, optimizer: Any, again: bool = True) -> None:
+        """Note an optimizer that was made for the training; again: for parameters that had one."""
+        self.name, self.count = type(optimizer).__name__, max(self.count + again, 1)
         self.settings = settings(optimizer)
 
     def facts(self) -> dict[str, Any]:

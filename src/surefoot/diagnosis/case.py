@@ -25,10 +25,11 @@ class Facts:
     their gradients were zeroed before; carried: those that still held the previous step's;
     first_carried: the first of them; since: those of the followed from there on; present [P]: steps
     in which each parameter had a gradient; trained: indices of those that an optimizer holds;
-    optimizer: its class name; optimizers: how many were made; settings: the numbers the last was
-    given (momentum, beta1, eps ...); nonfinite_loss: first step whose loss was not finite; ended:
-    how the training ended ("running", "ended", "raised", "interrupted"); rehearsed: nothing was
-    trained: the steps were a few on one batch, on copies, before training (`surefoot check`);
+    optimizer: its class name; optimizers: how many were made for the same parameters; settings: the
+    numbers the last was given (momentum, beta1, eps ...); nonfinite_loss: first step whose loss was
+    not finite; ended: how the training ended ("running", "ended", "raised", "interrupted");
+    rehearsed: nothing was trained: the steps were a few on one batch, on copies, before training
+    (`surefoot check`);
     unfed: indices of parameters held by an optimizer none of whose parameters ever had a gradient.
     """
 

@@ -52,6 +52,7 @@ class FlowProbe:
         self._open: list[tuple[int, Call | None]] = []
         self._data: set[int] = set()
         self._outputs: set[tuple[float, ...]] = set()
+        self._forward: set[int] = set()  # layers that were called before any backward
         self._nodes: dict[Any, int] = {}
         # By order: the first call that was fed the same tensor as this one.
         self._twins: dict[int, int] = {}
@@ -100,8 +101,13 @@ class FlowProbe:
         inside = bool(self._open) and self._open[-1][1] is not None
         self.sharded = self.sharded or any(map(is_distributed, module._parameters.values()))
         usable = (torch.is_grad_enabled() or inside) and not self.sharded
-        # During backward, checkpointing runs forwards again: they were already seen.
-        if usable and torch._C._current_graph_task_id() == -1 and len(self._calls) < _MAX_CALLS:
+        # During backward, checkpointing runs forwards again. They were seen, unless they ran
+        # without gradients and the script itself called them.
+        if torch._C._current_graph_task_id() != -1:
+            usable = usable and layer not in self._forward
+        elif usable:
+            self._forward.add(layer)
+        if usable and len(self._calls) < _MAX_CALLS:
             call = self._begin(layer, module, args, kwargs)
         self._open.append((layer, call))
 

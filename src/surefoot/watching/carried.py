@@ -61,7 +61,7 @@ class Carried:
         self._others = 0
         if own and self._following and self._before < self.backwards:
             self.followed += 1
-            if self._of is not None:
+            if self._of is not None and self._in_place():
                 self.first = self.first if self.steps else step
                 self.steps += 1
             self.since += self.steps > 0
@@ -84,6 +84,11 @@ class Carried:
         self._following = self._version is not None
         if not self._following:
             self._of = None
+
+    def _in_place(self) -> bool:
+        """Whether no other gradient was set by hand since the last backward."""
+        now = self._look()
+        return now is not None and self._version is not None and now[1] == self._version[1]
 
     def _look(self) -> tuple[int, int] | None:
         parameter = self._of() if self._of is not None else None

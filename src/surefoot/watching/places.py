@@ -17,6 +17,7 @@ class Places:
         self.refs = [weakref.ref(t) for t in tensors]
         self.all = np.arange(len(tensors), dtype=np.intp)
         self.held: set[int] = set()
+        self._handed: set[int] = set()
         self._where = {id(t): i for i, t in enumerate(tensors)}
         # For each optimizer where its parameters stand, and what tells when they have changed.
         self._orders: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}
@@ -25,6 +26,13 @@ class Places:
         """Where a parameter stands, -1 for a foreign one (ids are used again)."""
         i = self._where.get(id(tensor), -1)
         return i if i >= 0 and self.refs[i]() is tensor else -1
+
+    def handed(self, parameters: list[torch.Tensor]) -> bool:
+        """Note that an optimizer was made for these; whether one was for any of them before."""
+        places = {i for p in parameters if (i := self.place(p)) >= 0}
+        before = not places.isdisjoint(self._handed)
+        self._handed |= places
+        return before
 
     def live(self) -> list[torch.Tensor]:
         """Those that still exist."""

@@ -177,8 +177,10 @@ class Session:
             return [f"surefoot stepped aside ({self._error}); please report this"]
         if not self.trainings:
             return [
-                "no optimizer was made and backward was never called: nothing was trained here. "
-                "Run the script that holds the training loop: surefoot run train.py"
+                "no optimizer was made and backward was never called: nothing was trained here, or "
+                "by gradients of torch.func or torch.autograd.grad, which leave no trace. Run the "
+                "script that holds the training loop (surefoot run train.py), or hand such "
+                "gradients to an optimizer of torch.optim"
             ]
         if all(t.step == 0 for t in self.trainings):
             return [

@@ -131,7 +131,8 @@ class Training:
     def took(self, optimizer: torch.optim.Optimizer) -> None:
         """Another optimizer trains it from now on: its first steps are sampled, as the very
         first."""
-        self.driver.took(optimizer)
+        trained = [p for g in optimizer.param_groups for p in g["params"]]
+        self.driver.took(optimizer, again=self._places.handed(trained))
         self.budget.optimizer_took_over(self.step)
 
     # -- events of the run ----------------------------------------------------------------------
@@ -151,17 +152,18 @@ class Training:
         """Measure the gradients that the optimizer uses, or would if they were not refused."""
         self.scaling.begin(refused)
         key = id(optimizer)
-        if key in self._turns.stepped:  # the others that share this training did not step
-            self._commit(late=True)
         parameters = [p for g in groups for p in g["params"]]
         gradients, order = [p.grad for p in parameters], self._places.order(key, parameters)
+        if self._turns.again(key, order):  # the others that share this training did not step
+            self._settle()
+            self._commit(late=True)
         self.carried.at_step(self.step, order)
         failed(self.taps.entry)
         inputs = self.taps.entry.inputs if self.taps.entry is not None else []
         first = not self._turns.stepped
         sampling = self.budget.sampling(self.step) and not self.scaling.now
         sampling = self._measuring.read(optimizer, order, gradients, inputs, first, sampling)
-        self._turns.stepped.add(key)
+        self._turns.take(key, order)
         self._judge(optimizer, groups, first, partial(_by_id, parameters, gradients))
         if sampling and not self.scaling.now:  # only now is it known of a fused optimizer
             with self.budget.charged():
@@ -184,9 +186,9 @@ class Training:
         if tripped is not None and self.scaling.held_back(optimizer):
             self.ledger.rows["loss_scaling"][1] = 1
         if self.taps.instrumented:
-            self._finish_flow(own and own())
+            self._finish_flow(own() if own is not None else None)
         if tripped is not None:
-            self._alarm(tripped, own and own())
+            self._alarm(tripped, own() if own is not None else None)
         elif first:  # once a step
             self._notice(own is not None)
 
@@ -202,7 +204,7 @@ class Training:
         first = not self._turns.stepped
         sampling = self.budget.sampling(self.step)
         sampling = self._measuring.read(optimizer, order, gradients, [], first, sampling)
-        self._turns.stepped.add(key)
+        self._turns.take(key, order)
         self.piecewise, self._acted = self.carried.backwards, weakref.ref(optimizer)
         if sampling:
             with self.budget.charged():
