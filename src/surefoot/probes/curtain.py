@@ -116,9 +116,13 @@ class Unseen(OfSurefoot):
     def __init__(self, hook: Callable[..., Any]) -> None:
         self._hook = hook
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        if not _compiling() and _transformed() is None:
-            outside(self._hook, *args, **kwargs)
+    def __call__(self, *args: Any) -> None:
+        if _compiling() or _transformed() is not None:
+            return
+        if onlooker() is None:  # the usual case, made short
+            self._hook(*args)
+        else:
+            outside(self._hook, *args)
 
 
 class _First(OfSurefoot):
@@ -127,15 +131,21 @@ class _First(OfSurefoot):
     __slots__ = ("_hook", "_pair")
 
     def __init__(self, hook: Callable[..., Any] | None, pair: weakref.ref[Placed]) -> None:
-        self._hook, self._pair = hook, pair
+        self._hook, self._pair = hook or _nothing, pair
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if _compiling() or _transformed() is not None:
             return
-        if onlooker() is not None and type(module).__module__.startswith(_OF_TORCH):
+        if onlooker() is None:
+            self._hook(module, args, kwargs)
+        elif type(module).__module__.startswith(_OF_TORCH):
             outside(Placed.remove, self._pair())
-        elif self._hook is not None:
+        else:
             outside(self._hook, module, args, kwargs)
+
+
+def _nothing(module: nn.Module, args: Any, kwargs: Any) -> None:
+    """Of a pair that only has a hook after the call."""
 
 
 def _has_others(module: nn.Module) -> bool:

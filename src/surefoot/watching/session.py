@@ -269,6 +269,7 @@ class Session:
             self._steps.clear()  # no step is under way: the last one raised
         if self._losses.taken:
             self._losses.begin()
+            self._curtain.hang()  # again, should the compiler have been reset
             if self._manual is not None:
                 self._manual.note_updates(self._manual)
             for training in self.trainings:
