@@ -116,6 +116,7 @@ def _attempt(
             with one_cache() if shared else contextlib.nullcontext():
                 again.run()
         finally:
+            probe.remove()  # whatever becomes of the rest
             flow = probe.collect(step, replayed=True)
         origin = again.origin
         if origin is not None and origin.where == "loss" and criteria:
