@@ -161,8 +161,8 @@ def folder_bytes(folder: Path) -> int:
 
 
 def drive(run: Run, wait: bool) -> Iterator[Reading]:
-    """Take all steps, yielding a reading after 10, 100, 1000 ... of them and after the last."""
-    marks = {10**k - 1 for k in range(1, 10)} | {run.steps - 1}
+    """Take all steps, yielding a reading after 10, 100 ... of them, more often towards the end."""
+    marks = {10**k - 1 for k in range(1, 6)} | {run.steps * k // 10 - 1 for k in range(2, 11)}
     last, largest = -1, 0
     for step in range(run.steps):
         run.take(step)
