@@ -14,6 +14,7 @@ from torch._dynamo import callback_handler
 from torch._dynamo.utils import counters
 
 import modes_fixture as modes
+import surefoot
 from modes_fixture import Mode, Trunk, batch, chain, cross_entropy, exact, usual
 from modes_fixture import fresh_compiler as fresh_compiler
 from modes_fixture import patched_by_torch as patched_by_torch
@@ -225,18 +226,49 @@ def test_the_stance_of_the_script_stays(stance: str) -> None:
     assert [len(f.calls) for f in session.trainings[0].case().flows] == [15, 15, 15]
 
 
+def test_the_guard_of_a_compiled_optimizer_stands_outside_of_its_graph() -> None:
+    graphs, weights = [], []
+    for guarded in (False, True):
+        torch._dynamo.reset()
+        counters.clear()
+        torch.manual_seed(0)
+        model = chain()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        if guarded:
+            surefoot.guard(optimizer, clip=0.1)
+        take = torch.compile(optimizer.step, backend=BACKEND)
+        for i in range(12):
+            optimizer.zero_grad()
+            cross_entropy(i)(model).backward()
+            if not guarded:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            take()
+        graphs.append(dict(counters["stats"]))
+        weights.append(torch.nn.utils.parameters_to_vector(model.parameters()))
+    assert graphs[0] == graphs[1]
+    assert torch.allclose(*weights, rtol=0, atol=1e-6)
+
+
 # -- code that is generated ------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_inductor(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "mode"),
+    [
+        (torch.float32, None),
+        (torch.bfloat16, None),
+        (torch.float32, "reduce-overhead"),
+        (torch.float32, "max-autotune-no-cudagraphs"),
+    ],
+)
+def test_inductor(dtype: torch.dtype, mode: str | None) -> None:
     """Fused code rounds otherwise than eager code, whose replay is only close; the run is same."""
 
     def make() -> Mode:
         model = Trunk().to(dtype)
-        form = torch.compile(model)
+        form = torch.compile(model, mode=mode)
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
 
         def step(i: int) -> float:

@@ -170,6 +170,28 @@ def test_what_was_compiled_before_the_watch_is_known(given: str) -> None:
     assert watch.report().verdict == "healthy"
 
 
+def blocks(model: nn.Module) -> nn.Module:
+    for name, part in list(model.named_children()):
+        setattr(model, name, torch.compile(part, backend=BACKEND))
+    return model
+
+
+@pytest.mark.parametrize("way", [form, in_place, blocks])
+def test_a_compiled_model_is_checked_before_training_as_any_other(
+    way: Callable[[nn.Module], nn.Module],
+) -> None:
+    said = []
+    for make in (as_it_is, way):
+        torch.manual_seed(0)
+        parts = [x for _ in range(6) for x in (nn.Linear(64, 64), nn.Sigmoid())]
+        model = make(nn.Sequential(*parts, nn.Linear(64, 10)))
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        check = surefoot.check(model, (X[:64], Y[:64]), F.cross_entropy, optimizer)
+        said.append((str(check), check.gauges, check.layers))
+    assert said[0] == said[1]
+    assert "unstable" in said[0][0]
+
+
 @pytest.mark.usefixtures("lavish")
 def test_a_run_that_is_recorded_says_the_same(tmp_path: Path) -> None:
     """What is written down for a compiled model is read back."""

@@ -45,6 +45,12 @@ def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 _unseen: Callable[..., Any] | None = None  # `_call`, once there is a compiler
 
 
+def apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as one that is always called `outside`; as it is while there is no compiler."""
+    dynamo = compiler()
+    return function if dynamo is None else dynamo.disable(function)
+
+
 def pass_over(*functions: Callable[..., Any]) -> bool:
     """Have the compiler run frames of these functions as they are; what they call it looks at as
     it would. False while no compiler is there."""

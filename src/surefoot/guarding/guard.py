@@ -11,6 +11,7 @@ import torch
 
 from surefoot.attach.closures import closure_of, overheard
 from surefoot.attach.readings import want
+from surefoot.compiler import apart
 from surefoot.guarding.clipping import CLIPPINGS, Clipping, Gradients
 from surefoot.guarding.clipping.norm import Norm
 from surefoot.guarding.intervention import Intervention
@@ -37,8 +38,8 @@ class Guard:
         self._pass = make_pass(sum(len(g["params"]) for g in optimizer.param_groups))
         self._rows = np.empty((0, 5))
         self._handles = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
+            optimizer.register_step_pre_hook(apart(self._before)),
+            optimizer.register_step_post_hook(apart(self._after)),
         ]
 
     def remove(self) -> None:
