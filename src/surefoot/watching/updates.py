@@ -17,7 +17,7 @@ from surefoot.signals.weights import weight_sizes
 from surefoot.watching.ledger import Ledger
 
 _HALF = (torch.float16, torch.bfloat16)
-_FIRST, _EVERY = 16, 8  # samples with a histogram of the gradients: it is a wide row to keep
+_FIRST, _EVERY = 16, 64  # samples with a histogram of the gradients: it is a wide row to keep
 
 
 class Updates:
