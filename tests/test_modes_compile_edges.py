@@ -112,6 +112,21 @@ def test_a_module_that_cannot_be_compiled_keeps_its_hooks() -> None:
     assert [len(f.calls) for f in session.trainings[0].case().flows] == [2, 2, 2]
 
 
+def test_the_compilers_own_explanation_knows_no_break() -> None:
+    model = Trunk()
+    session = Session()
+    session.start()
+    try:
+        torch.optim.SGD(model.parameters(), 0.1)
+        x, y = batch(0)
+        F.cross_entropy(model(x), y).backward()
+        found = torch._dynamo.explain(model)(x)
+    finally:
+        session.stop()
+    assert (found.graph_count, found.graph_break_count) == (1, 0)
+    assert not [op for ops in found.ops_per_graph for op in ops if "surefoot" in str(op)]
+
+
 def test_a_compiler_that_is_reset_is_known_again() -> None:
     def make() -> Mode:
         mode = compiled(Trunk())

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import modes_fixture as modes
+import surefoot
 from modes_fixture import Mode, Trunk, batch, chain, cross_entropy, exact
 from surefoot.findings import Cause
 from surefoot.watching.budget import Budget
@@ -106,6 +107,17 @@ def test_they_are_one_training_of_one_step_each(
     assert (updates.last > 0).all()
     assert [f.step for f in case.flows] == [0, 4, 16]
     assert not session.report().findings
+
+
+def test_they_may_be_given_to_a_watch_in_code() -> None:
+    model = chain()
+    optimizers = by_hooks(model)
+    with surefoot.watch(model, optimizers) as watch:
+        for i in range(6):
+            x, y = batch(i)
+            F.cross_entropy(model(x), y).backward()
+    assert watch.report().verdict == "healthy" and watch.report().steps == 6
+    assert len(watch._session.trainings) == 1
 
 
 def test_hundreds_of_optimizers() -> None:

@@ -18,8 +18,10 @@ import torch
 
 _NAME = "torch._dynamo"
 
-# What looks at each frame of this thread, None outside of compiled calls. It has no frame itself.
-onlooker = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: True)
+_ask = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)
+# What looks at each frame of this thread: None outside of compiled calls, and where torch does not
+# tell. It has no frame itself.
+onlooker: Callable[[], Any] = _ask or (lambda: None)
 
 
 def compiler() -> Any:
@@ -33,7 +35,7 @@ def outside(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     Where it is inlined into a graph, the graph breaks here.
     """
-    if _unseen is None or onlooker() is None:  # not within a compiled call: nobody looks
+    if _unseen is None or (_ask is not None and _ask() is None):  # nobody looks
         return function(*args, **kwargs)
     return _unseen(function, *args, **kwargs)
 

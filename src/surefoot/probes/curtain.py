@@ -66,7 +66,7 @@ class Placed:
                 self.remove()
             return
         for name in (*_TABLES, *_NOTES):
-            table = module.__dict__[name]
+            table = module.__dict__.get(name, {})
             mine = [h.id for h in self.handles if h.id in table]
             self._away += [(table, number, table.pop(number)) for number in mine]
 
@@ -138,8 +138,8 @@ class _First(OfSurefoot):
             return
         if onlooker() is None:
             self._hook(module, args, kwargs)
-        elif type(module).__module__.startswith(_OF_TORCH):
-            outside(Placed.remove, self._pair())
+        elif type(module).__module__.startswith(_OF_TORCH) and (pair := self._pair()) is not None:
+            outside(pair.remove)
         else:
             outside(self._hook, module, args, kwargs)
 
@@ -153,7 +153,7 @@ def _has_others(module: nn.Module) -> bool:
     return any(
         not getattr(hook, "of_surefoot", False)
         for name in _TABLES
-        for hook in module.__dict__[name].values()
+        for hook in module.__dict__.get(name, {}).values()
     )
 
 
