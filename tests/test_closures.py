@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -148,3 +149,41 @@ def test_a_step_that_raised_does_not_end_the_watch() -> None:
     finally:
         session.stop()
     assert session.trainings[0].case().facts.steps == 5
+
+
+def test_a_step_that_raised_after_its_closure_does_not_end_the_watch() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(8, 1)
+
+    class Fussy(torch.optim.SGD):
+        def step(self, closure=None):
+            loss = super().step(closure)
+            if fussy:
+                raise RuntimeError("not like this")
+            return loss
+
+    session = Session(folder=None)
+    session.start()
+    try:
+        optimizer = Fussy(model.parameters(), lr=0.1)
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = F.mse_loss(model(X), Y)
+            loss.backward()
+            true.append(float(loss.detach()))
+            return loss
+
+        true: list[float] = []
+        for step in range(9):
+            fussy = step == 4
+            if fussy:
+                with pytest.raises(RuntimeError, match="not like this"):
+                    optimizer.step(closure)
+            else:
+                optimizer.step(closure)
+    finally:
+        session.stop()
+    # The step that raised was measured when its closure had run, as any other.
+    seen = session.trainings[0].case().get("loss").last[:, 0]
+    np.testing.assert_allclose(seen, true, rtol=1e-6)

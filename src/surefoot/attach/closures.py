@@ -17,11 +17,13 @@ def overheard(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     ran: Callable[[], None],
+    begun: Callable[[], None] = lambda: None,
     raised: Callable[[], None] = lambda: None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments with a closure that tells when it has run, while no weight has moved yet.
 
-    Without a closure they are as they were. `raised` is called instead if the closure raises.
+    Without a closure they are as they were. `begun` is called before it runs, and `raised` instead
+    of `ran` if it raises.
     """
     closure = closure_of(args, kwargs)
     if closure is None:
@@ -29,6 +31,7 @@ def overheard(
 
     @functools.wraps(closure, updated=("__dict__",) if hasattr(closure, "__dict__") else ())
     def heard(*args: Any, **kwargs: Any) -> Any:
+        begun()
         try:
             result = closure(*args, **kwargs)
         except BaseException:

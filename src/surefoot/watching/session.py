@@ -29,6 +29,7 @@ from surefoot.probes.curtain import Curtain
 from surefoot.record import Writer
 from surefoot.record.data import Event, RunData
 from surefoot.watching.losses import Losses
+from surefoot.watching.stepping import Stepping
 from surefoot.watching.training import Training
 
 _LOG = logging.getLogger("surefoot")
@@ -74,8 +75,7 @@ class Session:
         self._losses = Losses()
         self._curtain = Curtain()
         self._forms: list[weakref.ref[nn.Module]] = []  # made by torch.compile
-        self._steps: list[bool] = []  # steps under way, outermost first: with a closure or not
-        self._heard = False  # the step under way was measured in its closure
+        self._stepping = Stepping()
         self._process = Fork()
         self._running = False
         self._next_diagnosis = self._paused = 0.0
@@ -263,10 +263,11 @@ class Session:
 
     def before_backward(self, losses: list[torch.Tensor]) -> None:
         """Read the loss, before backward frees its graph."""
-        if not self._process.here or self._heard:
+        if not self._process.here:
             return
-        if not any(self._steps):
-            self._steps.clear()  # no step is under way: the last one raised
+        self._stepping.backward()
+        if self._stepping.heard:
+            return
         if self._losses.taken:
             self._losses.begin()
             self._curtain.hang()  # again, should the compiler have been reset
@@ -302,7 +303,7 @@ class Session:
 
     def after_backward(self) -> None:
         """Without an optimizer of torch's, the end of backward stands for the step."""
-        if not self._process.here or self._heard:
+        if not self._process.here or self._stepping.heard:
             return
         for training in self.trainings:
             training.carried.after_backward()
@@ -327,21 +328,22 @@ class Session:
 
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """The outermost of nested steps is measured; with a closure, when that has run."""
-        self._steps.append(closure)
-        if len(self._steps) > 1 or closure or not self._process.here:
-            return
-        self._measure(optimizer)
+        if self._stepping.begin(id(optimizer), closure) and self._process.here:
+            self._measure(optimizer)
+
+    def closure_begun(self) -> None:
+        """A step has called its closure."""
+        self._stepping.closure_begun()
 
     def closure_raised(self) -> None:
         """The step will not be heard to end."""
-        self._steps.clear()
-        self._heard = False
+        self._stepping.broken_off()
 
     def closure_ran(self, optimizer: torch.optim.Optimizer) -> None:
         """The step's gradients are there. What a line search tries after that is not the step."""
-        if len(self._steps) == 1 and not self._heard and self._process.here:
+        if self._stepping.closure_ran() and self._process.here:
             self._measure(optimizer)
-            self._heard = True
+            self._losses.taken = True
 
     def _measure(self, optimizer: torch.optim.Optimizer) -> None:
         training = self._training_of(optimizer)
@@ -355,12 +357,11 @@ class Session:
 
     def after_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """The optimizer has acted."""
-        del self._steps[-1:]
-        if self._steps or not self._process.here:
+        if not self._stepping.end() or not self._process.here:
             return
-        if closure and not self._heard:
+        if closure and not self._stepping.heard:
             self._measure(optimizer)
-        self._losses.taken, self._heard = True, False
+        self._losses.taken, self._stepping.heard = True, False
         training = self._training_of(optimizer)
         if training is not None and in_backward():  # the step ends with it
             training.note_updates(optimizer)
