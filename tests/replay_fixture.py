@@ -124,3 +124,40 @@ def assert_exact(result: Replay | str, *models: nn.Module) -> None:
     assert compared
     assert result.exact
     assert result.factor == 1.0
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+Made = tuple[nn.Module | list[nn.Module], Work]
+
+
+def x(*shape: int) -> torch.Tensor:
+    return torch.randn(*(shape or (16, 6)))
+
+
+def network(*between: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 8), *between, nn.Tanh(), nn.Linear(8, 3))
+
+
+def usual(model: nn.Module, shape: tuple[int, ...] = (16, 6)) -> Made:
+    return model, lambda step: model(x(*shape)).square().mean().backward()
+
+
+class Body(nn.Module):
+    """Two layers; what subclasses do on the way goes into the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def on_the_way(self, h: torch.Tensor) -> torch.Tensor:
+        return h
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.on_the_way(torch.tanh(self.a(x))))
+
+
+def inexact(model: nn.Module, work: Work, **options: Any) -> None:
+    result = replayed(model, work, **options)
+    assert isinstance(result, Replay), result
+    assert result.exact is False
