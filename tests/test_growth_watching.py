@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import surefoot
 from surefoot.attach.loaders import Drawn
-from surefoot.probes.doors import Door
+from surefoot.probes.compiled_calls import Door
 from surefoot.watching.places import Places
 from surefoot.watching.session import Session
 from surefoot.watching.turns import Turns

@@ -46,7 +46,7 @@ def watched(spoil: str = "nan") -> Session:
 
 REPLAY = {
     "the replay itself": "surefoot.watching.replays.replay",
-    "setting aside": "surefoot.probes.holdings.Holdings.swap",
+    "setting aside": "surefoot.probes.attributes.Holdings.swap",
     "the flow probe in it": "surefoot.probes.replay.FlowProbe.collect",
     "comparing": "surefoot.probes.replay.common_factor",
 }

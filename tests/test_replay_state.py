@@ -18,8 +18,8 @@ from torch import nn
 
 from replay_fixture import Body, assert_exact, replayed, x
 from surefoot.probes import aside as aside_module
-from surefoot.probes import habits as habits_module
-from surefoot.probes import randomness as randomness_module
+from surefoot.probes import random_state as randomness_module
+from surefoot.probes import side_effects as habits_module
 from surefoot.probes.replay import Replay
 
 

@@ -178,7 +178,7 @@ FAULTS: dict[str, str] = {
     "flow, collecting": "surefoot.probes.flow.FlowProbe.collect",
     "entry": "surefoot.probes.tap.Entry",
     "replay": f"{replays_module.__name__}.replay",
-    "replay, aside": "surefoot.probes.holdings.Holdings.swap",
+    "replay, aside": "surefoot.probes.attributes.Holdings.swap",
     "replay, search": "surefoot.probes.origin.OriginMode._look",
     "replay, comparing": "surefoot.probes.replay.common_factor",
     "loss read": f"{forensics_module.__name__}.criterion",

@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from surefoot.compiler import eagerly
-from surefoot.probes.holdings import Holdings, Refused
-from surefoot.probes.randomness import accelerators, undisturbed
+from surefoot.probes.attributes import Holdings, Refused
+from surefoot.probes.random_state import accelerators, undisturbed
 
 _HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _COPIED = 64 << 20  # bytes of parameters, up to which a forward that writes on them finds copies

@@ -13,7 +13,7 @@ from torch import nn
 
 from surefoot.kernels import NORM, make_pass
 from surefoot.layers import LayerTable
-from surefoot.probes.curtain import Placed, Unseen, place
+from surefoot.probes.module_hooks import Placed, Unseen, place
 from surefoot.probes.safely import safely
 from surefoot.probes.statistics import float_tensors
 

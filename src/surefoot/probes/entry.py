@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from surefoot.probes.casting import Casting
-from surefoot.probes.habits import Past
-from surefoot.probes.holdings import Holdings, Refused
-from surefoot.probes.trees import objects_of, tensors_in_call, tensors_of
+from surefoot.probes.attributes import Holdings, Refused
+from surefoot.probes.autocast import Casting
+from surefoot.probes.pytrees import objects_of, tensors_in_call, tensors_of
+from surefoot.probes.side_effects import Past
 from surefoot.signals.criterion import Leaf
 
 _PASSES = 64  # backward passes through one call, beyond which their gradients are not kept

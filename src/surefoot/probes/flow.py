@@ -18,7 +18,7 @@ from torch.autograd.graph import get_gradient_edge
 from surefoot.kernels.pieces import is_distributed
 from surefoot.layers import Kind, LayerTable
 from surefoot.probes import statistics
-from surefoot.probes.curtain import Placed, Unseen, place
+from surefoot.probes.module_hooks import Placed, Unseen, place
 from surefoot.probes.recurrence import through_time
 from surefoot.probes.safely import safely
 from surefoot.signals.flow import Call, Flow, TensorStats

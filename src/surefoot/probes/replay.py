@@ -19,10 +19,10 @@ from torch import nn
 
 from surefoot.layers import LayerTable
 from surefoot.probes.aside import Refused, set_aside
-from surefoot.probes.casting import one_cache
+from surefoot.probes.autocast import one_cache
+from surefoot.probes.comparison import common_factor
 from surefoot.probes.entry import Entry, call_again
 from surefoot.probes.flow import FlowProbe
-from surefoot.probes.likeness import common_factor
 from surefoot.probes.loss_origin import in_the_loss
 from surefoot.probes.origin import Origin, OriginMode, stored
 from surefoot.probes.safely import failed, in_words, raise_failure

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from surefoot.probes.entry import Entry
-from surefoot.probes.trees import tensors_in_call
+from surefoot.probes.pytrees import tensors_in_call
 from surefoot.probes.trial import Batch, Bench, Refused, norm
 from surefoot.signals.forensics import Inquiry
 

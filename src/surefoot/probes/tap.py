@@ -17,12 +17,12 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from surefoot.kernels.layout import flatten
-from surefoot.probes.casting import Casting, any_autocast
-from surefoot.probes.curtain import Placed, place
-from surefoot.probes.doors import Door, compiled_in_place
+from surefoot.probes.autocast import Casting, any_autocast
+from surefoot.probes.compiled_calls import Door, compiled_in_place
 from surefoot.probes.entry import Entry, Output, version_of, versions_of
-from surefoot.probes.habits import Habits, Past, sources_in
-from surefoot.probes.trees import flat_tensors, tensors_in_call, tensors_of
+from surefoot.probes.module_hooks import Placed, place
+from surefoot.probes.pytrees import flat_tensors, tensors_in_call, tensors_of
+from surefoot.probes.side_effects import Habits, Past, sources_in
 from surefoot.signals.criterion import mark
 
 MOST = 8  # calls of entry modules kept in one step (micro-batches)

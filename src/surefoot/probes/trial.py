@@ -17,10 +17,10 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from surefoot.probes.aside import set_aside
+from surefoot.probes.attributes import Refused
 from surefoot.probes.entry import Entry, call_again, versions_of
-from surefoot.probes.holdings import Refused
 from surefoot.probes.limits import Limits, limits
-from surefoot.probes.trees import tensors_in_call
+from surefoot.probes.pytrees import tensors_in_call
 from surefoot.signals.criterion import Criterion, Leaf
 
 _TOLERANCE = 1e-3  # of a loss that is computed again: reductions may be ordered differently

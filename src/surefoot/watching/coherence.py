@@ -15,9 +15,9 @@ from contextlib import nullcontext
 import torch
 
 from surefoot.attach.distributed import alone
+from surefoot.probes.collectives import Silence, refusal
 from surefoot.probes.entry import Entry
 from surefoot.probes.shattering import Shattering, shattering
-from surefoot.probes.silence import Silence, refusal
 from surefoot.probes.tap import EntryTap
 from surefoot.watching.ledger import Ledger
 

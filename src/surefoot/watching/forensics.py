@@ -21,11 +21,11 @@ from torch import nn
 
 from surefoot.attach.distributed import alone
 from surefoot.layers import LayerTable
+from surefoot.probes.collectives import Silence
 from surefoot.probes.examine import Suspect, examine
 from surefoot.probes.limits import Limits
 from surefoot.probes.safely import failed, in_words
 from surefoot.probes.samples import outliers
-from surefoot.probes.silence import Silence
 from surefoot.probes.tap import EntryTap
 from surefoot.probes.trial import Batch, Kept, Refused
 from surefoot.signals.criterion import Criterion, Unreadable, criterion

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from surefoot.kernels.pieces import is_distributed, piece
+from surefoot.probes.collectives import Silence
 from surefoot.probes.origin import half_in_loss, undefined_in_loss
-from surefoot.probes.silence import Silence
 from surefoot.signals.loss import anatomy, together
 from surefoot.watching.training import Training
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from surefoot.attach.distributed import alone
 from surefoot.layers import LayerTable
+from surefoot.probes.collectives import Silence, refusal
 from surefoot.probes.replay import Replay, replay
 from surefoot.probes.safely import in_words
-from surefoot.probes.silence import Silence, refusal
 from surefoot.probes.tap import EntryTap
 from surefoot.signals.criterion import Criterion
 from surefoot.signals.flow import Flow

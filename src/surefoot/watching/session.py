@@ -25,7 +25,7 @@ from surefoot.diagnosis.diagnose import diagnose, merge
 from surefoot.environment import describe
 from surefoot.findings import Report
 from surefoot.forks import Fork
-from surefoot.probes.curtain import Curtain
+from surefoot.probes.module_hooks import Curtain
 from surefoot.record import Writer
 from surefoot.record.data import Event, RunData
 from surefoot.watching.losses import Losses

@@ -11,7 +11,7 @@ from torch import nn
 from surefoot.compiler import has_compiled
 from surefoot.layers import LayerTable, unwrap
 from surefoot.probes.blocks import BlockTap, choose_blocks
-from surefoot.probes.doors import compiled_in_place
+from surefoot.probes.compiled_calls import compiled_in_place
 from surefoot.probes.flow import FlowProbe
 from surefoot.probes.safely import failed
 from surefoot.probes.tap import EntryTap

@@ -24,7 +24,6 @@ from surefoot.diagnosis.gate import Gate
 from surefoot.layers import build_table
 from surefoot.probes.safely import failed
 from surefoot.signals import Axis
-from surefoot.watching.again import Again
 from surefoot.watching.budget import Budget
 from surefoot.watching.carried import Carried
 from surefoot.watching.coherence import Coherence
@@ -33,6 +32,7 @@ from surefoot.watching.ledger import Ledger, Sink
 from surefoot.watching.measuring import Measuring
 from surefoot.watching.places import Places
 from surefoot.watching.ranks import Ranks
+from surefoot.watching.reruns import Again
 from surefoot.watching.scaling import Scaling
 from surefoot.watching.schedule import milestone
 from surefoot.watching.shards import Shards

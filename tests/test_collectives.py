@@ -13,7 +13,7 @@ from torch.distributed import nn as talking
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from surefoot.probes.silence import Silence, Spoken, refusal
+from surefoot.probes.collectives import Silence, Spoken, refusal
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # some collectives are getting old
 

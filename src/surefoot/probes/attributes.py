@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from surefoot.probes.randomness import is_source, set_state, state_of
-from surefoot.probes.trees import attributes_of
+from surefoot.probes.pytrees import attributes_of
+from surefoot.probes.random_state import is_source, set_state, state_of
 
 _DEPTH = 4  # containers and objects within each other
 _MOST, _EACH = 100_000, 50  # things looked at, and those that any module has

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from surefoot.probes.randomness import (
+from surefoot.probes.random_state import (
     accelerators,
     device_state,
     is_source,

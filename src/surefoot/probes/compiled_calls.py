@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from surefoot.compiler import outside, pass_over
-from surefoot.probes.curtain import Placed, place
+from surefoot.probes.module_hooks import Placed, place
 
 _CALL = "_compiled_call_impl"
 _compiling = torch.compiler.is_compiling
