@@ -187,3 +187,29 @@ def test_a_step_that_raised_after_its_closure_does_not_end_the_watch() -> None:
     # The step that raised was measured when its closure had run, as any other.
     seen = session.trainings[0].case().get("loss").last[:, 0]
     np.testing.assert_allclose(seen, true, rtol=1e-6)
+
+
+def test_steps_that_raised_before_their_closure_end_the_watch_for_a_while_only() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(8, 1)
+    session = Session(folder=None)
+    session.start()
+    try:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = F.mse_loss(model(X), Y)
+            loss.backward()
+            return loss
+
+        handle = optimizer.register_step_pre_hook(lambda *_: 1 / 0)
+        for _ in range(3):
+            with pytest.raises(ZeroDivisionError):
+                optimizer.step(closure)
+        handle.remove()
+        for _ in range(20):
+            optimizer.step(closure)
+    finally:
+        session.stop()
+    assert session.trainings[0].case().facts.steps > 10

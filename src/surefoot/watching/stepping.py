@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_DEEPEST = 8  # steps in one another; more have raised before their closure ran
+
 
 class Stepping:
     """Told of each step that begins and ends, and of the closures that steps call.
@@ -18,7 +20,8 @@ class Stepping:
     def begin(self, key: int, closure: bool) -> bool:
         """A step of the optimizer `key` begins; returns whether to measure it now."""
         # None hands on to itself a closure that it has run: its last step raised.
-        if closure and self.heard and not self._closures and self._under_way[:1] == [key]:
+        again = closure and self.heard and not self._closures and self._under_way[:1] == [key]
+        if again or len(self._under_way) == _DEEPEST:
             self.broken_off()
         self._under_way.append(key)
         return len(self._under_way) == 1 and not closure
