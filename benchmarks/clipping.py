@@ -62,7 +62,7 @@ def contenders(sizes: list[int]) -> dict[str, Callable[[], object]]:
             runs[name] = plain.step  # the same copy: nothing but the clipping differs
             continue
         guarded = optimizer(sizes)
-        surefoot.guard(guarded, clip=limit * norm)
+        surefoot.guard(guarded, clip=limit * norm, skip=False)
         runs[name] = guarded.step
     return runs | {"clip_grad_norm_ + step": clip_and_step}
 

@@ -35,7 +35,7 @@ def act(place, *facts):
         raise RuntimeError(f"{place}\\nis broken")
 
 class Session:
-    def __init__(self, *, folder, ignore=(), environment=None, forensics=True):
+    def __init__(self, *, folder, ignore=(), environment=None, forensics=True, guard=False):
         act("init", folder, list(ignore), json.dumps(environment))
         self.problem = WISH["problem"]
     def start(self): act("start")

@@ -42,6 +42,7 @@ FLOORS = {
     "files": 1,
     "findings": 1,
     "forks": 1,
+    "halted": 2,
     "script": 1,
     "imports": 1,
     "version": 1,
@@ -84,6 +85,7 @@ PUBLIC = {
     "Remedy",
     "Report",
     "Severity",
+    "TrainingHalted",
     "Verdict",
     "Watch",
     "__version__",
@@ -94,7 +96,9 @@ PUBLIC = {
 }
 COMMANDS = {
     "run": {
+        "--dry-run",
         "--fail-on",
+        "--guard",
         "--ignore",
         "--json",
         "--name",

@@ -56,6 +56,8 @@ class TestWords:
 
     def test_steps_are_not_run_again_if_that_is_forbidden(self, script: str) -> None:
         assert not options("--no-forensics", script).forensics
+        assert not options(script).guard
+        assert options("--guard", "--dry-run", script).dry_run
 
     def test_surface_is_frozen(self) -> None:
         """A new command or option is a deliberate change of this list."""
@@ -65,8 +67,8 @@ class TestWords:
         }
         assert surface == {
             "run": [
-                "--fail-on", "--ignore", "--json", "--name", "--no-forensics", "--no-record",
-                "--quiet", "--runs", "-m", "arguments", "script",
+                "--dry-run", "--fail-on", "--guard", "--ignore", "--json", "--name",
+                "--no-forensics", "--no-record", "--quiet", "--runs", "-m", "arguments", "script",
             ],
             "check": ["--fail-on", "--ignore", "--json", "--quiet", "-o", "target"],
             "benchmark": ["--json", "--seconds", "target"],

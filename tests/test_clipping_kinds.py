@@ -146,7 +146,7 @@ def test_every_clipping_has_a_formula_here() -> None:
 def test_it_is_what_its_authors_define(name: str, fused: bool) -> None:
     formula, made = FORMULAS[name](), weights()
     optimizer = torch.optim.SGD(made, lr=0.0, fused=fused)
-    guard = surefoot.guard(optimizer, clip=name)
+    guard = surefoot.guard(optimizer, clip=name, skip=False)
     expected_clipped = 0
     for step in steps(150):
         for p, g in zip(made, step, strict=True):
@@ -169,7 +169,7 @@ def test_its_state_survives_a_checkpoint(name: str) -> None:
     made = weights()
     twins = [nn.Parameter(p.detach().clone()) for p in made]
     optimizers = [torch.optim.SGD(made, lr=0.0), torch.optim.SGD(twins, lr=0.0)]
-    whole, fresh = [surefoot.guard(o, clip=name) for o in optimizers]
+    whole, fresh = [surefoot.guard(o, clip=name, skip=False) for o in optimizers]
     for k, step in enumerate(steps(150)):
         if k == 120:
             fresh.clip.load_state_dict(json.loads(json.dumps(whole.clip.state_dict())))
@@ -188,7 +188,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace(name: str) -> None:
     for poisoned in (False, True):
         made = weights()
         optimizer = torch.optim.SGD(made, lr=0.0)
-        surefoot.guard(optimizer, clip=name)
+        surefoot.guard(optimizer, clip=name, skip=False)
         for k, step in enumerate(steps(140)):
             if poisoned and k % 10 == 3:
                 for p, g in zip(made, step, strict=True):
@@ -207,7 +207,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace(name: str) -> None:
 def test_odd_steps_do_no_harm(name: str) -> None:
     made = weights()
     optimizer = torch.optim.SGD(made, lr=0.0)
-    guard = surefoot.guard(optimizer, clip=name)
+    guard = surefoot.guard(optimizer, clip=name, skip=False)
     for step in steps(130):
         optimizer.zero_grad()
         optimizer.step()  # without any gradient
@@ -227,7 +227,7 @@ def test_odd_steps_do_no_harm(name: str) -> None:
 def test_zclip_does_not_learn_from_a_spike_in_its_first_steps() -> None:
     weight = nn.Parameter(torch.zeros(4, dtype=torch.float64))
     optimizer = torch.optim.SGD([weight], lr=0.0)
-    surefoot.guard(optimizer, clip="zclip")
+    surefoot.guard(optimizer, clip="zclip", skip=False)
     for k in range(60):
         weight.grad = torch.full((4,), 1.0 + 0.1 * (k % 3), dtype=torch.float64)
         if k in (5, 50):
@@ -241,7 +241,7 @@ def test_agc_lets_a_scale_that_begins_at_zero_grow() -> None:
     scale, weight = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.ones(4, 4))
     head = nn.Parameter(torch.ones(2, 4))
     optimizer = torch.optim.SGD([weight, scale, head], lr=0.1)
-    surefoot.guard(optimizer, clip=AGC(0.01))
+    surefoot.guard(optimizer, clip=AGC(0.01), skip=False)
     for _ in range(20):
         scale.grad, weight.grad, head.grad = -torch.ones(4), torch.ones(4, 4), torch.ones(2, 4)
         optimizer.step()
@@ -254,7 +254,7 @@ def test_agc_lets_a_scale_that_begins_at_zero_grow() -> None:
 def test_under_a_scaler_a_bound_is_one_of_unscaled_elements() -> None:
     made = [nn.Parameter(torch.zeros(3)) for _ in range(2)]
     optimizer = torch.optim.SGD(made, lr=1.0, fused=True)
-    surefoot.guard(optimizer, clip=Value(0.5))
+    surefoot.guard(optimizer, clip=Value(0.5), skip=False)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     loss = (made[0] * torch.tensor([0.1, 2.0, -3.0])).sum() + 0.2 * made[1].sum()
     scaler.scale(loss).backward()
@@ -278,7 +278,7 @@ def test_a_clipping_of_ones_own() -> None:
     weight = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     clip: Clipping = Halving()  # type: ignore[assignment]
-    surefoot.guard(optimizer, clip=clip)
+    surefoot.guard(optimizer, clip=clip, skip=False)
     weight.grad = torch.tensor([4.0, 6.0])
     optimizer.step()
     assert weight.tolist() == [-2.0, -3.0]
@@ -286,4 +286,4 @@ def test_a_clipping_of_ones_own() -> None:
 
 def test_a_name_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="one of norm, value, parameter_norm, agc"):
-        surefoot.guard(torch.optim.SGD(weights(), lr=0.1), clip="clamp")
+        surefoot.guard(torch.optim.SGD(weights(), lr=0.1), clip="clamp", skip=False)

@@ -250,7 +250,7 @@ def test_the_guard_of_a_compiled_optimizer_stands_outside_of_its_graph() -> None
         model = chain()
         optimizer = torch.optim.Adam(model.parameters(), 1e-2)
         if guarded:
-            surefoot.guard(optimizer, clip=0.1)
+            surefoot.guard(optimizer, clip=0.1, skip=False)
         take = torch.compile(optimizer.step, backend=BACKEND)
         for i in range(12):
             optimizer.zero_grad()

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from surefoot.findings import Severity as Severity
     from surefoot.findings import Verdict as Verdict
     from surefoot.guarding.guard import Guard as Guard
-    from surefoot.guarding.guard import guard as guard
+    from surefoot.halted import TrainingHalted as TrainingHalted
     from surefoot.theory.gain import Gain as Gain
     from surefoot.theory.gain import gain as gain
+    from surefoot.watching.guarded import guard as guard
     from surefoot.watching.watch import Watch as Watch
     from surefoot.watching.watch import watch as watch
 
@@ -45,7 +46,8 @@ _HOMES = (
     dict.fromkeys(_FINDINGS, "surefoot.findings")
     | {"BuildError": "surefoot.build", "check": "surefoot.checking"}
     | dict.fromkeys(["Gain", "gain"], "surefoot.theory.gain")
-    | dict.fromkeys(["Guard", "guard"], "surefoot.guarding.guard")
+    | {"Guard": "surefoot.guarding.guard", "TrainingHalted": "surefoot.halted"}
+    | {"guard": "surefoot.watching.guarded"}
     | dict.fromkeys(["Watch", "watch"], "surefoot.watching.watch")
 )
 __all__ = ["__version__", *_HOMES]

@@ -72,6 +72,8 @@ class _RunCommand(click.Command):
 @click.option("--name", metavar="NAME", help="The name of this run's folder.")
 @click.option("--no-record", is_flag=True, help="Keep nothing on disk: no folder, no HTML report.")
 @click.option("--no-forensics", is_flag=True, help="Never run a part of a step again.")
+@click.option("--guard", is_flag=True, help="Hold back what would ruin it; exit 4 if all is vain.")
+@click.option("--dry-run", is_flag=True, help="With --guard: only say what would be done.")
 @click.option("--quiet", is_flag=True, help="Print no verdict.")
 @click.argument("script", metavar="SCRIPT")
 @click.argument("arguments", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
@@ -84,6 +86,8 @@ def run_command(
     name: str | None,
     no_record: bool,
     no_forensics: bool,
+    guard: bool,
+    dry_run: bool,
     quiet: bool,
     script: str,
     arguments: tuple[str, ...],
@@ -98,12 +102,9 @@ def run_command(
             "expected a file, got '-': standard output belongs to the script.",
             param_hint="'--json'",
         )
-    if name is not None and (name in ("", ".", "..") or Path(name).name != name):
-        raise click.BadParameter(
-            f"expected the name of one folder inside {runs}, got {name!r}; "
-            "--runs says where run folders are made.",
-            param_hint="'--name'",
-        )
+    _check_name(name, runs)
+    if dry_run and not guard:
+        raise click.UsageError("expected --guard with --dry-run: it says what a guard would do.")
     _check_rules(ignore)
     try:
         program = locate(script, module=module)
@@ -116,11 +117,22 @@ def run_command(
         name=name,
         record=not no_record,
         forensics=not no_forensics,
+        guard=guard,
+        dry_run=dry_run,
         json=json,
         fail_on=Severity(fail_on) if fail_on else None,
         ignore=ignore,
         quiet=quiet,
     )
+
+
+def _check_name(name: str | None, runs: Path) -> None:
+    if name is not None and (name in ("", ".", "..") or Path(name).name != name):
+        raise click.BadParameter(
+            f"expected the name of one folder inside {runs}, got {name!r}; "
+            "--runs says where run folders are made.",
+            param_hint="'--name'",
+        )
 
 
 class _NoProgram(click.ClickException):

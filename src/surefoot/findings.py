@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -197,13 +198,15 @@ class Report:
     """The verdict on one run and the findings behind it, root findings first.
 
     `missing` says, for an inconclusive verdict, what could not be seen and which command would
-    settle it; it is empty otherwise.
+    settle it; it is empty otherwise. `guard`: what a guard has done, if it has: `acts`, how often
+    on each rung; `first`, the first act; `dry_run`, whether it only would have.
     """
 
     findings: tuple[Finding, ...] = ()
     steps: int = 0
     missing: tuple[str, ...] = ()
     surefoot: str = ""
+    guard: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     @property
     def verdict(self) -> Verdict:
@@ -240,6 +243,9 @@ class Report:
         }
         if self.missing:
             data["missing"] = list(self.missing)
+        if self.guard:
+            first = {k: _plain(v) for k, v in self.guard["first"].items()}
+            data["guard"] = {**self.guard, "first": first}
         return data
 
     def dumps(self) -> str:
@@ -259,6 +265,7 @@ class Report:
             steps=data["steps"],
             missing=tuple(data.get("missing", ())),
             surefoot=data["surefoot"],
+            guard=data.get("guard", {}),
         )
 
 

@@ -9,6 +9,7 @@ What happens when:
   be able to set the exit status. A training that is left to a thread is judged at that moment.
 - Ctrl-C ends the training as under `python`, and the verdict still comes; the next Ctrl-C ends the
   process at once. During the verdict of a program that ended by itself, Ctrl-C skips the verdict.
+- A training that the guard halts (`--guard`) ends with exit status 4, and no traceback.
 - SIGTERM keeps its meaning: whoever sends it wants the process gone, and the run folder holds all
   steps up to that moment (`surefoot report RUN` gives the verdict). So does `os._exit`.
 - Of several processes that train together (torchrun, `torch.multiprocessing.spawn`) each is
@@ -65,7 +66,8 @@ _ELSEWHERE = (
 class Options:
     """What `surefoot run` was asked to do; `record=False` leaves nothing on disk but `json`.
 
-    forensics: whether a step that turned bad may be tried again on copies.
+    forensics: whether a step that turned bad may be tried again on copies. guard: whether a guard
+    acts on the training; dry_run: or only says what it would do.
     """
 
     program: Program
@@ -74,6 +76,8 @@ class Options:
     name: str | None = None
     record: bool = True
     forensics: bool = True
+    guard: bool = False
+    dry_run: bool = False
     json: Path | None = None
     fail_on: Severity | None = None
     ignore: tuple[str, ...] = ()
@@ -86,6 +90,8 @@ class Options:
         words += [word for rule in self.ignore for word in ("--ignore", rule)]
         words += [] if self.record else ["--no-record"]
         words += [] if self.forensics else ["--no-forensics"]
+        words += ["--guard"] if self.guard else []
+        words += ["--dry-run"] if self.dry_run else []
         return [*words, "--quiet"] if self.quiet else words
 
 
@@ -179,6 +185,7 @@ class _Watcher:
                     ignore=self._options.ignore,
                     environment=self._environment,
                     forensics=self._options.forensics,
+                    guard=self._options.guard and ("dry run" if self._options.dry_run else "act"),
                 )
                 session.start()
                 self._session, self._problem = session, ""
@@ -235,6 +242,8 @@ class _Watcher:
             return None
         _flush()
         self._undo()
+        if outcome.words:
+            self._voice.say(outcome.words)
         try:
             self._mend_imports()
             with _unheard_warnings():
@@ -366,6 +375,7 @@ def _environment(options: Options) -> dict[str, Any]:
         "cwd": working_directory(),
         "options": {
             "forensics": options.forensics,
+            "guard": options.guard and ("dry run" if options.dry_run else "act"),
             "ignore": list(options.ignore),
             "record": options.record,
         },

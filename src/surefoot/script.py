@@ -33,7 +33,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # The rooms that stand between a script and torch: frames in them are never the script's.
-_ROOMS = {"cli", "imports", "run", "script", "watching", "attach", "kernels", "probes", "signals"}
+_ROOMS = {"attach", "cli", "compiler", "diagnosis", "forks", "guarding", "imports", "kernels"}
+_ROOMS |= {"probes", "record", "run", "script", "signals", "watching"}
+HALTED = 4  # the exit status of a training that a guard has halted
 
 
 class ScriptError(Exception):
@@ -64,11 +66,13 @@ class Program:
 class Outcome:
     """How a program ended: the status `python` would exit with, and in which way it got there.
 
-    `ended` is "ended" (its last line has run, or sys.exit), "raised" or "interrupted" (Ctrl-C).
+    `ended` is "ended" (its last line has run, or sys.exit), "raised", "interrupted" (Ctrl-C) or
+    "halted" (by a guard; `words` say why).
     """
 
     status: int = 0
     ended: str = "ended"
+    words: str = ""
 
     @property
     def interrupted(self) -> bool:
@@ -145,6 +149,8 @@ def execute(program: Program, arguments: Sequence[str] = ()) -> Outcome:
         return Outcome()
     if isinstance(error, SystemExit):
         return Outcome(_exit_status(error))
+    if _halted(error):
+        return Outcome(HALTED, "halted", str(error))
     interrupted = type(error) is KeyboardInterrupt
     if interrupted:
         _swap_interrupt_handler(signal.default_int_handler, signal.SIG_DFL)
@@ -152,6 +158,14 @@ def execute(program: Program, arguments: Sequence[str] = ()) -> Outcome:
     if override is not None:
         return Outcome(override, "raised")
     return Outcome(1, "interrupted" if interrupted else "raised")
+
+
+def _halted(error: BaseException) -> bool:
+    """Whether a guard has halted the training: known by name, for its module imports torch."""
+    return any(
+        (kind.__module__, kind.__qualname__) == ("surefoot.halted", "TrainingHalted")
+        for kind in type(error).__mro__
+    )
 
 
 def _run(program: Program, arguments: list[str]) -> None:

@@ -22,6 +22,7 @@ from surefoot.attach.closures import closure_of, overheard
 from surefoot.attach.copies import leave_hooks_out_of_copies
 from surefoot.attach.loaders import Drawn
 from surefoot.compiler import leave_alone, outside
+from surefoot.halted import TrainingHalted
 
 
 def in_backward() -> bool:
@@ -107,6 +108,8 @@ class Patches:
         before, self._telling = self._telling, True
         try:
             outside(method, *args)
+        except TrainingHalted:  # no failure: what the script is to hear
+            raise
         except Exception as error:
             self._broken = True
             self._listener.failed(error)

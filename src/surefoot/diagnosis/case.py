@@ -59,6 +59,7 @@ class Case:
     shattering: what the shattering probe saw at a step (`probes.shattering.Shattering`), in order.
     rehearsal: what a few updates on one batch did (`probes.rehearsal.Rehearsal`), None without one.
     inquiries: what came of trying suspect steps again on copies, in order.
+    acts: what a guard has done, events of kind "guard"; none of a dry run.
     """
 
     layers: LayerTable
@@ -70,6 +71,7 @@ class Case:
     shattering: tuple[tuple[int, Shattering], ...] = ()
     rehearsal: Rehearsal | None = None
     inquiries: tuple[Inquiry, ...] = ()
+    acts: tuple[Event, ...] = ()
     facts: Facts = field(default_factory=Facts)
     # What rules have worked out already, so that each is computed once (see `Case.once`).
     _memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)

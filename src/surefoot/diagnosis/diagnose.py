@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,12 @@ def _vague(finding: Finding) -> bool:
     return finding.cause is Cause.UNKNOWN or nowhere
 
 
-def merge(reports: Mapping[str, Report], missing: list[str], version: str) -> Report:
+def merge(
+    reports: Mapping[str, Report],
+    missing: list[str],
+    version: str,
+    guard: Mapping[str, Any] | None = None,
+) -> Report:
     """One report over all the trainings of a process, by title; `steps` is the longest one's.
 
     Of several trainings each finding says whose it is: their layers may have the same names.
@@ -99,4 +105,4 @@ def merge(reports: Mapping[str, Report], missing: list[str], version: str) -> Re
     ]
     findings.sort(key=lambda f: (not f.root, -f.severity.rank, f.first_step, _vague(f)))
     steps = max((r.steps for r in reports.values()), default=0)
-    return Report(tuple(findings), steps, tuple(missing), version)
+    return Report(tuple(findings), steps, tuple(missing), version, guard=guard or {})

@@ -8,6 +8,8 @@ a level that lasts is accepted after 16 steps.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 _WINDOW = 64
@@ -17,6 +19,7 @@ _FLOOR = 0.1  # added to the MAD in quadrature, on the natural-log scale (docs/t
 _CRITICAL_Z = 6.0  # null: at most 4.0 in 7200 healthy points; here per layer, so higher
 _LEAST_FACTOR = 8.0  # a smaller jump is not worth a word, however quiet the layer was before
 _ACCEPT_AFTER = 16
+_STATE = ("_ring", "_fresh", "_limit", "_median", "_scale", "_over")
 
 
 class Gate:
@@ -71,14 +74,37 @@ class Gate:
         """The median norm of some parameters over the window; NaN before there is one."""
         return np.exp(self._median[indices])
 
+    def limit(self, index: int) -> float:
+        """The norm above which this parameter trips; infinite before there is a baseline."""
+        return float(self._limit[index])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of what `load` needs to go on."""
+        kept = {name: getattr(self, name).copy() for name in _STATE}
+        return {**kept, "_rows": np.array(self._rows)}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from `state`; raises ValueError if it is of another number of parameters."""
+        if state["_over"].shape != self._over.shape:
+            raise ValueError(
+                f"expected a baseline of {len(self._over)} columns, got {len(state['_over'])}: "
+                "it was saved for another list of parameters"
+            )
+        for name in _STATE:
+            getattr(self, name)[...] = state[name]
+        self._rows = int(state["_rows"])
+
     def _enter(self, norms: np.ndarray) -> None:
         self._fresh[self._rows % _REFRESH] = norms
         self._rows += 1
         if self._rows % _REFRESH == 0:
-            start = (self._rows - _REFRESH) % _WINDOW
-            self._ring[start : start + _REFRESH] = _log(self._fresh)
-            if self._rows >= _WARM_UP:
-                self._refresh()
+            self._take_in()
+
+    def _take_in(self) -> None:
+        start = (self._rows - _REFRESH) % _WINDOW
+        self._ring[start : start + _REFRESH] = _log(self._fresh)
+        if self._rows >= _WARM_UP:
+            self._refresh()
 
     def _refresh(self) -> None:
         rows = self._ring[: min(self._rows, _WINDOW)]

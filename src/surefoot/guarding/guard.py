@@ -1,54 +1,111 @@
-"""The guard on one optimizer: `surefoot.guard(optimizer, clip=1.0)`."""
+"""The guard on the optimizers of one model: what a step calls for is decided and done here."""
 
 from __future__ import annotations
 
-import logging
+import itertools
+import math
 import weakref
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
-from surefoot.attach.closures import closure_of, overheard
-from surefoot.attach.readings import want
-from surefoot.compiler import apart
-from surefoot.guarding.clipping import CLIPPINGS, Clipping, Gradients
-from surefoot.guarding.clipping.norm import Norm
-from surefoot.guarding.intervention import Intervention
-from surefoot.kernels import NONFINITE, make_pass
+from surefoot.attach.helpers import helpers_of
+from surefoot.findings import Report
+from surefoot.guarding.acts import Act, Acts, Rung
+from surefoot.guarding.agreement import Agreement, Facts
+from surefoot.guarding.clipping import Clipping, Cut, Gradients
+from surefoot.guarding.ladder import Ladder, Seen
+from surefoot.guarding.loss_level import LossLevel
+from surefoot.guarding.optimizer_guard import OptimizerGuard
+from surefoot.guarding.outliers import Judgement
+from surefoot.guarding.running_statistics import RunningStatistics
+from surefoot.guarding.slowdown import Slowdown
+from surefoot.guarding.snapshot import Snapshot, Subjects
+from surefoot.guarding.snapshots import Snapshots
+from surefoot.halted import TrainingHalted
+from surefoot.kernels import NONFINITE
 
-_LOG = logging.getLogger("surefoot")
+_GUARDS = itertools.count()  # of this process: each rank makes the same ones
 
 
 class Guard:
-    """Clips the gradients of an optimizer at each of its steps, until `remove`.
+    """Guards the steps of optimizers until `remove`; made by `surefoot.guard`.
 
-    norm: of the gradients that the latest step was given, NaN before the first. clipped, steps: how
-    many steps were clipped, and of how many. nonfinite: steps whose gradients held NaN or infinity,
-    which no factor mends: they are left as they came.
+    acts: what it has done, or in a dry run would have; norm: of the gradients that the latest step
+    was given, NaN before the first; clipped, skipped, nonfinite: how many steps were clipped, held
+    back, or given NaN or infinity, of `steps`.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, clip: Clipping) -> None:
-        self.clip = clip
-        self.norm = float("nan")
+    def __init__(
+        self,
+        optimizers: Collection[torch.optim.Optimizer],
+        modules: Collection[nn.Module] = (),
+        *,
+        clip: Callable[[], Clipping | None] = lambda: None,
+        skip: bool = True,
+        rollback: bool | int = True,
+        dry_run: bool = False,
+        helpers: Collection[Any] = (),
+    ) -> None:
+        self.acts = Acts()
+        self.norm, self.dry_run = math.nan, dry_run
         self.steps = self.clipped = self.nonfinite = 0
-        self._optimizer = weakref.ref(optimizer)
-        self._reading = want(optimizer)
-        self._intervention = Intervention()
-        self._pass = make_pass(sum(len(g["params"]) for g in optimizer.param_groups))
-        self._rows = np.empty((0, 5))
-        self._handles = [
-            optimizer.register_step_pre_hook(apart(self._before)),
-            optimizer.register_step_post_hook(apart(self._after)),
-        ]
+        self.report: Callable[[], Report] = Report
+        self._skip, self._rollback = skip, bool(rollback) and skip
+        self._every = 0 if isinstance(rollback, bool) else rollback
+        self._modules = [weakref.ref(m) for m in modules]
+        self._names = {id(p): n for m in modules for n, p in m.named_parameters()}
+        self._helpers = [weakref.ref(h) for h in helpers]
+        self._ladder, self._level = Ladder(), LossLevel()
+        self._slowdown = Slowdown()
+        self._snapshots = Snapshots(self._every, self._slowdown)
+        self._present: Snapshot | None = None  # what a rollback on trial has left
+        self._agreement = Agreement(f"guard/{next(_GUARDS)}")
+        self._statistics = RunningStatistics(modules) if skip else RunningStatistics([])
+        self._halted = ""
+        self._begun = False
+        self._due = True  # another state may be kept, as all ranks agree
+        self.closing: list[Callable[[], Any]] = []  # called by `remove`
+        self._clipping = clip
+        self._guarded: list[OptimizerGuard] = []
+        for optimizer in optimizers:
+            self.add(optimizer)
+
+    def add(self, optimizer: torch.optim.Optimizer) -> None:
+        """Guard another optimizer of the same model; those that are gone are forgotten."""
+        self._guarded = [one for one in self._guarded if one.optimizer is not None]
+        self._guarded.append(OptimizerGuard(optimizer, 0, self._clipping(), self))
+        for place, one in enumerate(self._guarded):
+            one.place = place
+        self._ladder.serve(len(self._guarded))
+        self._snapshots, self._begun = (
+            Snapshots(self._every, self._slowdown),
+            False,
+        )  # the kept ones lack this one's part
+        self._slowdown.end()
+
+    @property
+    def clip(self) -> Clipping | None:
+        """The clipping of the first optimizer; None where the guard finds its own limit."""
+        return self._guarded[0].clip
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were held back."""
+        return sum(self.acts.count(rung) for rung in (Rung.SKIP, Rung.ROLL_BACK, Rung.UNDO))
 
     def remove(self) -> None:
-        """Take the guard off the optimizer; idempotent."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        if (optimizer := self._optimizer()) is not None:
-            self._intervention.end(optimizer)
+        """Take the guard off; idempotent."""
+        for one in self._guarded:
+            one.remove()
+        self._slowdown.undo()
+        self._snapshots = Snapshots(self._every, self._slowdown)
+        self._present = None
+        self._agreement.close()
+        while self.closing:
+            self.closing.pop()()
 
     def __enter__(self) -> Guard:
         return self
@@ -56,100 +113,231 @@ class Guard:
     def __exit__(self, *raised: object) -> None:
         self.remove()
 
-    def _before(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
-        self._intervention.end(optimizer)  # a step that raised did not come to its end
-        if closure_of(args, kwargs) is not None:
-            return overheard(args, kwargs, lambda: self._act(optimizer))
-        self._act(optimizer)
-        return None
+    # -- a step ---------------------------------------------------------------------------------
 
-    def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._intervention.end(optimizer)
+    def act(self, which: OptimizerGuard, gradients: Gradients, again: bool) -> None:
+        """The gradients of an optimizer's step are there."""
+        if self._halted:
+            raise TrainingHalted(self._halted, self.report())
+        lost = bool((gradients.rows[:, NONFINITE] > 0).any())
+        if again:
+            if not lost:
+                self._clip(which, gradients, Judgement(gradients.norm))
+            return
+        self._begin()
+        self.norm = gradients.norm
+        if lost:
+            self.nonfinite += 1
+            if which.refused_by_scaler():
+                return self.refused(which)
+        if not self._skip:
+            judged = which.outliers.judge(gradients.rows, self.norm)
+            if not lost:
+                self._clip(which, gradients, judged)
+            return
+        agreed = self._agree(lost, self.norm, which.reading.loss)
+        if lost == agreed.lost:
+            judged = which.outliers.judge(gradients.rows, agreed.norm)
+        else:  # on another rank: here nothing is learned of it either
+            judged = Judgement(self.norm)
+        rung, reason = self._decide(which, judged, agreed)
+        self._do(which, gradients, judged, rung, reason)
 
-    def _act(self, optimizer: Any) -> None:
-        try:
+    def _agree(self, lost: bool, norm: float, loss: float | None) -> Facts:
+        kept = self._snapshots
+        agreed = self._agreement.on(Facts(lost, norm, loss, kept.good.step, kept.due(self.steps)))
+        self._due = agreed.due
+        return agreed
+
+    def _decide(
+        self, which: OptimizerGuard, judged: Judgement, agreed: Facts
+    ) -> tuple[Rung | None, str]:
+        limit = self._level.limit
+        if not which.place and not agreed.lost:  # once a round
+            self._level.hear(agreed.loss)
+        high = 0 if which.place else self._level.in_a_row
+        frequent = which.outliers.frequent
+        seen = Seen(agreed.lost, judged.outlying, frequent, agreed.loss, limit, high)
+        ready = agreed.good is not None
+        return self._ladder.decide(which.place, seen, self.steps, ready)
+
+    def _do(
+        self,
+        which: OptimizerGuard,
+        gradients: Gradients,
+        judged: Judgement,
+        rung: Rung | None,
+        reason: str,
+    ) -> None:
+        if rung is None or rung is Rung.CLIP:
+            self._clip(which, gradients, judged, reason)
+            self._slow(which)
+            return
+        self._tell(rung, reason, judged, gradients)
+        if rung is Rung.HALT:
+            if not self.dry_run:
+                self._halted = reason
+                raise TrainingHalted(reason, self.report())
+            return
+        if rung is Rung.ROLL_BACK:
+            self._roll_back()
+        elif rung is Rung.UNDO:
+            self._undo()
+        if not self.dry_run:
+            which.hold(gradients.parameters)
+            if rung is Rung.SKIP:
+                self._statistics.put_back()
+
+    def _clip(
+        self, which: OptimizerGuard, gradients: Gradients, judged: Judgement, reason: str = ""
+    ) -> None:
+        if which.clip is not None:
+            cut = which.clip.cut(gradients)
+        elif judged.outlying:
+            cut = Cut(max(judged.factor, 1.0))
+            self._tell(Rung.CLIP, reason or "the gradient is out of line", judged, gradients)
+        elif judged.local:
+            cut = Cut(divisors=dict(judged.local))
+            words = "the gradient of this parameter is out of line, that of all together is not"
+            self._tell(Rung.CLIP, words, judged, gradients)
+        else:
+            return
+        if cut and not self.dry_run:
+            which.clip_step(gradients.parameters, cut)
+        self.clipped += bool(cut)
+
+    def _slow(self, which: OptimizerGuard) -> None:
+        if not self.dry_run and (optimizer := which.optimizer) is not None:
+            self._slowdown.apply(which.place, optimizer, self.steps)
+
+    def _tell(self, rung: Rung, reason: str, judged: Judgement, gradients: Gradients) -> None:
+        worst = judged.lost[0] if judged.lost else judged.culprit
+        name, factor = None, judged.factor if judged.outlying else None
+        if worst is not None:
+            name = self._names.get(id(gradients.parameters[worst]), f"parameter {worst}")
+            factor = judged.local.get(worst, factor)
+        self.acts.add(Act(self.steps, rung, reason, name, factor))
+
+    def passed(self, which: OptimizerGuard) -> None:
+        """A step has been taken or held back."""
+        self._slowdown.undo()
+        if not which.held:
+            self._statistics.note()
+        if which.place != len(self._guarded) - 1:
+            return
+        if self._rollback and not which.held:
+            calm = self._ladder.calm and not self._level.in_a_row
+            self._snapshots.passed(self._subjects(), self.steps, calm, self._due)
+            if calm:
+                self._present = None
+        self.steps += 1
+
+    def refused(self, which: OptimizerGuard) -> None:
+        """GradScaler did not let the optimizer step. As a rule that is its way to find a scale."""
+        if not self._skip:
+            return
+        loss, scale = which.reading.loss, which.reading.scale
+        bare = scale is not None and scale <= 1.0
+        lost = bare or (loss is not None and not math.isfinite(loss))
+        agreed = self._agree(lost, 0.0, loss)
+        if not agreed.lost:
+            return
+        seen, ready = Seen(lost=True, loss=loss), agreed.good is not None
+        rung, reason = self._ladder.decide(which.place, seen, self.steps, ready)
+        self._statistics.put_back()
+        if rung in (Rung.ROLL_BACK, Rung.HALT):
+            optimizer: Any = which.optimizer
             parameters = [p for g in optimizer.param_groups for p in g["params"]]
-            rows = self._measured(optimizer, parameters)
-            gradients = Gradients(rows, parameters)
-            self.steps += 1
-            self.norm = gradients.norm
-            if np.nansum(rows[:, NONFINITE]):
-                self.nonfinite += 1
-                return
-            if cut := self.clip.cut(gradients):
-                self.clipped += 1
-                self._intervention.apply(optimizer, parameters, cut)
-        except Exception as error:
-            self.remove()
-            _LOG.warning(
-                "surefoot's guard stepped aside, the training goes on unguarded: %s: %s",
-                type(error).__name__,
-                error,
-            )
-            _LOG.debug("where it failed", exc_info=error)
+            none = Gradients(which.no_rows(len(parameters)), parameters)
+            self._do(which, none, Judgement(math.nan), rung, reason)
 
-    def _measured(self, optimizer: Any, parameters: list[torch.Tensor]) -> np.ndarray:
-        """Statistics of the gradients: a watch's, if one has just measured them, or our own."""
-        rows = self._reading.take()
-        if rows is not None and len(rows) == len(parameters):
-            return rows
-        if len(self._rows) < len(parameters):
-            self._rows = np.empty((len(parameters), 5))
-        rows = self._rows[: len(parameters)]
-        self._pass([p.grad for p in parameters], rows)
-        scale = getattr(optimizer, "grad_scale", None)
-        if scale is not None:  # a fused optimizer under GradScaler is given scaled gradients
-            rows[:, :3] /= float(scale)
-        return rows
+    # -- the state of the run -------------------------------------------------------------------
 
+    def _subjects(self) -> Subjects:
+        modules = [m for ref in self._modules if (m := ref()) is not None]
+        optimizers = [o for one in self._guarded if (o := one.optimizer) is not None]
+        return Subjects(optimizers, modules, [h for ref in self._helpers if (h := ref())])
 
-def guard(optimizer: torch.optim.Optimizer, *, clip: float | str | Clipping) -> Guard:
-    """Clip an optimizer's gradients at each step, in place of a call in the loop.
+    def _begin(self) -> None:
+        if self._begun or not self._rollback:
+            return
+        self._begun = True
+        subjects = self._subjects()
+        known = [*subjects.helpers, *helpers_of(subjects.optimizers)]
+        self._helpers = [weakref.ref(h) for h in {id(h): h for h in known}.values()]
+        self._snapshots.begin(self._subjects())
 
-    Nothing else is to be called: it acts when the optimizer steps, on all gradients that this
-    optimizer is about to use (with several optimizers, each by itself). A step that needs no
-    clipping is not written on; where all gradients are scaled alike, a fused Adam, AdamW, SGD or
-    Adagrad does it in its own kernel. Under `surefoot.watch` the gradients are read once for both.
+    def _roll_back(self) -> None:
+        subjects = self._subjects()
+        self._level.in_a_row = 0
+        if self.dry_run:
+            return
+        self._present = self._snapshots.keep(subjects)
+        self._snapshots.restore(subjects)
+        self._statistics.note()
+        self._slowdown.begin(self._snapshots.good.rates, self._ladder.rollbacks, self.steps)
 
-    clip: the largest norm of all gradients together (Pascanu et al. 2013), as for
-    `torch.nn.utils.clip_grad_norm_`, whose result it gives to rounding, also where a norm in
-    float32 would be infinite; or the name of a clipping in `surefoot.guarding.clipping.CLIPPINGS`,
-    or one that you have made of it. Raises TypeError for anything but an optimizer, ValueError for
-    a clip that is none and for sharded parameters.
+    def _undo(self) -> None:
+        self._level.accept()
+        for one in self._guarded:
+            one.outliers.accept()
+        if self.dry_run or self._present is None:
+            return
+        self._present.restore(self._subjects())
+        self._present = None
+        self._statistics.note()
+        self._slowdown.end()
 
-    >>> model = torch.nn.Linear(3, 1)
-    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    >>> guard = guard(optimizer, clip=1.0)
-    >>> model(torch.full((8, 3), 100.0)).sum().backward()
-    >>> optimizer.step()
-    >>> guard.clipped, guard.norm > 1000
-    (1, True)
-    """
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(
-            f"expected a torch.optim.Optimizer, got {type(optimizer).__name__}: "
-            "call surefoot.guard(optimizer, clip=1.0)"
-        )
-    if any(_sharded(p) for g in optimizer.param_groups for p in g["params"]):
-        raise ValueError(
-            "expected parameters that this process holds whole, got sharded ones (DTensor, FSDP), "
-            "whose norm no process knows by itself: clip in the loop, as their wrapper wants it"
-        )
-    return Guard(optimizer, _clipping(clip))
+    # -- checkpoints ----------------------------------------------------------------------------
 
+    def state_dict(self, snapshots: bool = False) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on as if nothing had been interrupted.
 
-def _sharded(parameter: Any) -> bool:
-    """Whether a process holds a piece of it only, by FSDP in its newer or its older form."""
-    return hasattr(parameter, "to_local") or getattr(parameter, "_fsdp_flattened", False)
+        Plain numbers, lists and tensors, which `torch.load` takes with `weights_only`. snapshots:
+        whether the state to roll back to is a part of it; without, it is the state of the run at
+        the moment of loading. It is as large as the model and what its optimizers keep.
+        """
+        state: dict[str, Any] = {
+            "steps": self.steps,
+            "clipped": self.clipped,
+            "nonfinite": self.nonfinite,
+            "halted": self._halted,
+            "optimizers": [
+                {
+                    "outliers": one.outliers.state_dict(),
+                    "clip": None if one.clip is None else one.clip.state_dict(),
+                }
+                for one in self._guarded
+            ],
+            "ladder": self._ladder.state_dict(),
+            "level": self._level.state_dict(),
+            "slowdown": self._slowdown.state_dict(),
+            "acts": self.acts.state_dict(),
+        }
+        if snapshots:
+            state["snapshots"] = self._snapshots.state_dict()
+        return state
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`, after the model and its optimizers have been loaded.
 
-def _clipping(clip: float | str | Clipping) -> Clipping:
-    if isinstance(clip, str):
-        if clip not in CLIPPINGS:
+        Raises ValueError if it was saved for another number of optimizers or parameters.
+        """
+        if len(state["optimizers"]) != len(self._guarded):
             raise ValueError(
-                f"expected clip to be a number or one of {', '.join(CLIPPINGS)}, got {clip!r}"
+                f"expected the state of a guard of {len(self._guarded)} optimizers, got one of "
+                f"{len(state['optimizers'])}: guard the same optimizers as in the run it is from"
             )
-        return CLIPPINGS[clip]()
-    if clip is None or isinstance(clip, (int, float)):
-        return Norm(clip)  # which says what it expects
-    return clip
+        for one, kept in zip(self._guarded, state["optimizers"], strict=True):
+            one.outliers.load_state_dict(kept["outliers"])
+            if one.clip is not None and kept["clip"] is not None:
+                one.clip.load_state_dict(kept["clip"])
+        self.steps, self.clipped = int(state["steps"]), int(state["clipped"])
+        self.nonfinite, self._halted = int(state["nonfinite"]), str(state["halted"])
+        self._ladder.load_state_dict(state["ladder"])
+        self._level.load_state_dict(state["level"])
+        self._slowdown.load_state_dict(state["slowdown"])
+        self.acts.load_state_dict(state["acts"])
+        if "snapshots" in state and self._rollback:
+            self._snapshots.load_state_dict(state["snapshots"])
+            self._begun = True

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from surefoot.guarding.clipping import Cut
+from surefoot.kernels.pieces import is_distributed, piece
 
 # Their fused kernels take both attributes; a subclass may have a step of its own.
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
@@ -28,6 +29,7 @@ class Intervention:
     def __init__(self) -> None:
         self._before: dict[str, Any] | None = None  # the attributes, where they were set
         self._withheld: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._groups: list[tuple[dict[str, Any], dict[str, Any]]] = []  # and what stood in them
         self._numbers: dict[tuple[str, torch.device], torch.Tensor] = {}
 
     def apply(self, optimizer: Any, parameters: list[torch.Tensor], cut: Cut) -> None:
@@ -43,14 +45,15 @@ class Intervention:
             scale = _scale_of(optimizer) if cut.bounded else 1.0
             for index in cut.bounded:
                 if (gradient := parameters[index].grad) is not None:
-                    stored = gradient._values() if gradient.is_sparse else gradient
+                    stored = gradient._values() if gradient.is_sparse else piece(gradient)
                     stored.clamp_(-cut.bound * scale, cut.bound * scale)
             for index, divisor in cut.divisors.items():
                 if (gradient := parameters[index].grad) is not None:
-                    gradient.div_(divisor)
+                    piece(gradient).div_(divisor)
 
     def _divide_all(self, optimizer: Any, parameters: list[torch.Tensor], divisor: float) -> None:
-        if takes_scale(optimizer) and divisor * _scale_of(optimizer) <= _LARGEST:
+        whole = not any(map(is_distributed, parameters))
+        if whole and takes_scale(optimizer) and divisor * _scale_of(optimizer) <= _LARGEST:
             given = getattr(optimizer, "grad_scale", None)
             number = self._number("grad_scale", divisor, _device(parameters))
             self._set(optimizer, "grad_scale", number if given is None else given * number)
@@ -65,10 +68,12 @@ class Intervention:
 
     def skip(self, optimizer: Any, parameters: list[torch.Tensor]) -> None:
         """Let the step pass without effect on parameters, moments and counts of steps."""
-        if takes_scale(optimizer):
+        if takes_scale(optimizer) and not any(map(is_distributed, parameters)):
             self._set(optimizer, "found_inf", self._number("found_inf", 1.0, _device(parameters)))
         else:
             self.withhold(parameters)
+            # Some count their steps in the groups, whether or not there is a gradient.
+            self._groups = [(g, dict(g)) for g in optimizer.param_groups]
 
     def withhold(self, parameters: list[torch.Tensor]) -> None:
         """Leave some parameters out of the step: without a gradient an optimizer passes by."""
@@ -86,6 +91,9 @@ class Intervention:
                 elif name in vars(optimizer):
                     delattr(optimizer, name)
             self._before = None
+        while self._groups:
+            group, before = self._groups.pop()
+            group.update(before)
         while self._withheld:
             parameter, gradient = self._withheld.pop()
             if parameter.grad is None:
@@ -122,7 +130,7 @@ def _by_device(parameters: list[torch.Tensor]) -> dict[torch.device, list[torch.
     found: dict[torch.device, list[torch.Tensor]] = {}
     for parameter in parameters:
         if parameter.grad is not None:
-            found.setdefault(parameter.grad.device, []).append(parameter.grad)
+            found.setdefault(parameter.grad.device, []).append(piece(parameter.grad))
     return found
 
 
@@ -136,7 +144,7 @@ def _separate(parameters: list[torch.Tensor]) -> None:
     seen: set[int] = set()
     for parameter in parameters:
         gradient = parameter.grad
-        if gradient is None or gradient.layout is not torch.strided:
+        if gradient is None or gradient.layout is not torch.strided or is_distributed(gradient):
             continue
         shared = id(gradient) in seen
         if shared or (gradient.numel() > 1 and 0 in gradient.stride()):

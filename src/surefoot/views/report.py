@@ -25,6 +25,7 @@ from surefoot.files import replace_text
 from surefoot.findings import Check, Report, Verdict
 from surefoot.record.data import RunData
 from surefoot.views import words
+from surefoot.views.acts import guarded
 from surefoot.views.figures import FIGURES
 from surefoot.views.figures.style import DARK, LIGHT
 from surefoot.views.outcome import outcome
@@ -70,6 +71,7 @@ def render_report(data: RunData) -> str:
         check=check,
         seen="One batch seen" if check else f"{words.plural(report.steps, 'step')} watched",
         outcome="Nothing has been trained yet." if check else outcome(data),
+        acts=guarded(data.report.guard),
         figures={name: (spec.title, spec.caption) for name, spec in FIGURES.items()},
         drawn=drawn,
         payload=_inert({"figures": drawn, "light": _plain(LIGHT), "dark": _plain(DARK)}),

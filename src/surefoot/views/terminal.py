@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surefoot.findings import Check, Finding, Remedy, Report, Severity, Verdict
+from surefoot.views.acts import guarded
 from surefoot.views.words import (
     CAUSE,
     PATHOLOGY,
@@ -68,6 +69,8 @@ def print_verdict(
         console.print(_headline(report, [f"{seen}, too little for a verdict:"], console))
         _missing(report, console)
         _list(report.findings, console, rehearsed)
+    if acts := guarded(report.guard):
+        console.print(shown(console, acts))
     _where(report, report_path, folder, console)
 
 

@@ -61,6 +61,7 @@ class Ledger:
         self.flows: list[Flow] = []
         self.alarms: list[Event] = []
         self.inquiries: list[Inquiry] = []
+        self.acts: list[Event] = []  # of a guard
         self.shattering: list[tuple[int, Shattering]] = []
         self.losses: list[Mapping[str, Any]] = []
         self.lost: Mapping[str, Any] = {}  # of the first loss that was not finite
@@ -119,6 +120,15 @@ class Ledger:
         if self._sink is not None:
             self._sink.event(self._index, Event(step, kind, detail))
 
+    def act(self, step: int, detail: Mapping[str, Any]) -> None:
+        """Keep what a guard did: the first on each rung here, and a thousand in the record."""
+        event, kind = Event(step, "guard", detail), f"guard: {detail['rung']}"
+        seen = self._kinds[kind] = self.alarms_of(kind) + 1
+        if seen <= _MAX_ALARMS:
+            self.acts.append(event)
+        if self._sink is not None and seen <= _MAX_EVENTS:
+            self._sink.event(self._index, event)
+
     def inquiry(self, inquiry: Inquiry) -> None:
         """Keep what came of trying a suspect step again; there are few."""
         self.inquiries.append(inquiry)
@@ -146,6 +156,7 @@ class Ledger:
             lost=self.lost,
             shattering=tuple(self.shattering),
             inquiries=tuple(self.inquiries),
+            acts=tuple(act for act in self.acts if not act.detail.get("dry_run")),
             facts=facts,
         )
 

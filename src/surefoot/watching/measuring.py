@@ -12,6 +12,7 @@ from surefoot.kernels import NONFINITE, NORM, make_pass
 from surefoot.kernels.pieces import piece
 from surefoot.signals import QUANTITIES, Step
 from surefoot.watching.places import Places
+from surefoot.watching.scaling import Scaling
 from surefoot.watching.shards import Shards
 
 _INPUTS = 8  # tensors that enter the model whose scale is read at every step
@@ -31,6 +32,10 @@ class Measuring:
         self.row = np.full((count + 1, 5), np.nan)
         self.norms, self.bad = self.row[:-1, NORM], self.row[:-1, NONFINITE]
         self.now = Step(self.row[:-1], self._out[:0])
+
+    def about(self, loss: float | None, scaling: Scaling) -> None:
+        """What is known of the step besides."""
+        self.now.loss, self.now.scale, self.now.refused = loss, scaling.scale, scaling.now
 
     def read(
         self,
@@ -60,7 +65,7 @@ class Measuring:
         scale = getattr(optimizer, "grad_scale", None)
         if scale is not None:  # a fused optimizer under GradScaler sees scaled gradients
             out[:count, :3] /= float(scale)
-        offer(optimizer, out[:count])
+        offer(optimizer, out[:count], self.now.loss, self.now.scale)
         if order is self._places.all:  # the usual optimizer holds them in the table's order
             self.row[:-1] = out[:count]
         else:

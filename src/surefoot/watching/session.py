@@ -21,18 +21,24 @@ from surefoot.attach.discovery import compiled_forms, find_roots, leaf_parameter
 from surefoot.attach.distributed import placement
 from surefoot.attach.loaders import Drawn
 from surefoot.attach.patches import Patches, in_backward
+from surefoot.attach.readings import refuse
 from surefoot.diagnosis.diagnose import diagnose, merge
 from surefoot.environment import describe
 from surefoot.findings import Report
 from surefoot.forks import Fork
+from surefoot.guarding.guard import Guard
 from surefoot.probes.module_hooks import Curtain
 from surefoot.record import Writer
 from surefoot.record.data import Event, RunData
+from surefoot.watching.guards import Guards
+from surefoot.watching.interim import Interim
 from surefoot.watching.losses import Losses
+from surefoot.watching.missing import missing
 from surefoot.watching.stepping import Stepping
 from surefoot.watching.training import Training
 
 _LOG = logging.getLogger("surefoot")
+_RUNNING: weakref.WeakSet[Session] = weakref.WeakSet()
 _MAX_TRAININGS = 8
 _SESSIONS = itertools.count()  # of this process: each rank begins the same ones
 _MAX_NAMES = 64
@@ -43,7 +49,8 @@ class Session:
     """Everything watched in this process between `start` and `stop`.
 
     folder: where the record goes, None for none; adopt: whether optimizers constructed meanwhile
-    are watched too; ignore: rule ids to leave out of the report.
+    are watched too; ignore: rule ids to leave out of the report; guard: "act" to guard each
+    training, "dry run" to only say what that would do.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class Session:
         environment: Mapping[str, Any] | None = None,
         adopt: bool = True,
         forensics: bool = True,
+        guard: str | bool = False,
     ) -> None:
         self.folder = folder
         self.problem: str | None = None
@@ -74,11 +82,13 @@ class Session:
         self._manual: Training | None = None
         self._losses = Losses()
         self._curtain = Curtain()
+        self.guards = Guards(guard)
         self._forms: list[weakref.ref[nn.Module]] = []  # made by torch.compile
         self._stepping = Stepping()
         self._process = Fork()
         self._running = False
-        self._next_diagnosis = self._paused = 0.0
+        self._paused = 0.0
+        self._interim = Interim(self._ignore)
         self._error: str | None = None
 
     # -- life -----------------------------------------------------------------------------------
@@ -88,12 +98,14 @@ class Session:
         if self.folder is not None:
             try:
                 self._writer = Writer(self.folder, self._environment)
+                self._interim.writer = self._writer
             except Exception as error:
                 self.problem = f"no record is kept in {self.folder}: {error}"
         self._running = True
         try:
             self._forms = [weakref.ref(form) for form in compiled_forms()]
             self._patches.install()
+            _RUNNING.add(self)
         except Exception as error:
             self._patches.remove()
             self.failed(error)
@@ -114,8 +126,10 @@ class Session:
         if not self._running:
             return
         self._running = False
+        _RUNNING.discard(self)
         self.ended = ended or self.ended
         try:
+            self.guards.remove()
             self._patches.remove()
             self._curtain.remove()
             for training in self.trainings:
@@ -124,7 +138,7 @@ class Session:
             self.failed(error)
         if self._writer is not None:
             try:
-                self._diagnose_all()
+                self._interim.write(self.trainings)
                 self._writer.close(self.report())
             except Exception as error:
                 self.problem = self.problem or f"the record could not be closed: {error}"
@@ -147,7 +161,8 @@ class Session:
     def report(self) -> Report:
         """The verdict on what was seen so far."""
         reports = {t.title: diagnose(t.case(), self._ignore) for t in self.trainings}
-        return merge(reports, self._missing(), self._environment.get("surefoot", ""))
+        unseen = missing(self.trainings, self._error)
+        return merge(reports, unseen, self._environment.get("surefoot", ""), self.guards.summary())
 
     def data(self, training: int | None = None) -> RunData | None:
         """The training in most trouble (or the one asked for) as data for the views, or None.
@@ -163,7 +178,8 @@ class Session:
         case = chosen.case()
         name = self.folder.name if self.folder is not None else chosen.layers.model
         report = self.report()
-        events = (*case.alarms, *(Event(i.step, "forensics", i.to_json()) for i in case.inquiries))
+        inquiries = (Event(i.step, "forensics", i.to_json()) for i in case.inquiries)
+        events = (*case.alarms, *inquiries, *chosen.ledger.acts)
         return RunData(
             name, report, case.layers, case.series, case.flows, events, self._environment
         )
@@ -171,28 +187,6 @@ class Session:
     def _trouble(self, training: Training) -> tuple[int, int]:
         worst = diagnose(training.case(), self._ignore).worst()
         return (-1 if worst is None else worst.rank), training.step
-
-    def _missing(self) -> list[str]:
-        if self._error is not None:
-            return [f"surefoot stepped aside ({self._error}); please report this"]
-        if not self.trainings:
-            return [
-                "no optimizer was made and backward was never called: nothing was trained here, or "
-                "by gradients of torch.func or torch.autograd.grad, which leave no trace. Run the "
-                "script that holds the training loop (surefoot run train.py), or hand such "
-                "gradients to an optimizer of torch.optim"
-            ]
-        if all(t.step == 0 for t in self.trainings):
-            return [
-                "an optimizer was made but it never took a step: there is no gradient to judge. "
-                "Let the training run for at least one step"
-            ]
-        return [
-            "the model ran inside a compiled graph, where only its gradients are seen, and no step "
-            f"could be made again outside of it: {words}. Compile the model itself "
-            "(torch.compile(model) or model.compile()), or let it run uncompiled for a few steps"
-            for words in {t.blind for t in self.trainings if t.blind}
-        ]
 
     # -- the listener's side --------------------------------------------------------------------
 
@@ -213,7 +207,14 @@ class Session:
         training.took(optimizer)
         self._of = {key: known for key, known in self._of.items() if known[0]() is not None}
         self._of[id(optimizer)] = (weakref.ref(optimizer), training)
+        self.guards.take(training, optimizer, self.report)
         return training
+
+    def attend(self, guard: Guard, optimizers: Collection[torch.optim.Optimizer]) -> None:
+        """Keep what a guard of the script's own does to trainings that are watched."""
+        for optimizer in optimizers:
+            if (training := self.training_of(optimizer)) is not None:
+                self.guards.attend(training, guard, self.report)
 
     def _begin(self, models: list[nn.Module], trained: list[torch.Tensor], groups: int) -> Training:
         index = next(self._indices)
@@ -230,7 +231,8 @@ class Session:
         if training is self._manual:
             self._manual = None
 
-    def _training_of(self, optimizer: Any) -> Training | None:
+    def training_of(self, optimizer: Any) -> Training | None:
+        """The training that this optimizer drives, None if it is not watched."""
         known = self._of.get(id(optimizer))
         return known[1] if known is not None and known[0]() is optimizer else None
 
@@ -254,12 +256,13 @@ class Session:
 
     def step_refused(self, optimizer: torch.optim.Optimizer) -> None:
         """GradScaler did not let the optimizer step: measured like any other, and not taken."""
-        training = self._training_of(optimizer)
+        training = self.training_of(optimizer)
         if training is None or not self._process.here:
             return
         training.loss, training.scaling.scale = self._losses.value, self._losses.scale
         training.before_step(optimizer, optimizer.param_groups, refused=True)
         self._finish(training, optimizer)
+        refuse(optimizer)
 
     def before_backward(self, losses: list[torch.Tensor]) -> None:
         """Read the loss, before backward frees its graph."""
@@ -310,7 +313,7 @@ class Session:
             if training.piecewise:
                 training.loss = self._losses.value
                 training.pieced(self._sharing(training))
-                self._live_diagnosis()
+                self._interim.now_and_then(self.trainings)
         training = self._manual
         if training is not None:
             groups = [{"params": training.live_parameters()}]
@@ -346,7 +349,7 @@ class Session:
             self._losses.taken = True
 
     def _measure(self, optimizer: torch.optim.Optimizer) -> None:
-        training = self._training_of(optimizer)
+        training = self.training_of(optimizer)
         if training is None:
             return
         if in_backward():
@@ -362,7 +365,7 @@ class Session:
         if closure and not self._stepping.heard:
             self._measure(optimizer)
         self._losses.taken, self._stepping.heard = True, False
-        training = self._training_of(optimizer)
+        training = self.training_of(optimizer)
         if training is not None and in_backward():  # the step ends with it
             training.note_updates(optimizer)
         elif training is not None:
@@ -371,27 +374,16 @@ class Session:
     def _finish(self, training: Training, optimizer: torch.optim.Optimizer) -> None:
         self._losses.taken = True
         training.after_step(optimizer, self._sharing(training))
-        self._live_diagnosis()
+        self._interim.now_and_then(self.trainings)
 
     def _sharing(self, training: Training) -> list[int]:
         """The ids of the optimizers that train the same model."""
         return [key for key, (r, t) in self._of.items() if t is training and r() is not None]
 
-    def _live_diagnosis(self) -> None:
-        """Now and then, write what would be said if the run ended here (for a killed run)."""
-        if self._writer is None:
-            return
-        now = time.monotonic()
-        if now < self._next_diagnosis:
-            return
-        self._diagnose_all()
-        # At most 0.1 % of the time, and not more often than every two seconds.
-        self._next_diagnosis = now + max(2.0, 1000 * (time.monotonic() - now))
 
-    def _diagnose_all(self) -> None:
-        if self._writer is not None:
-            for training in self.trainings:
-                self._writer.report(training.index, diagnose(training.case(), self._ignore))
+def session_of(optimizer: torch.optim.Optimizer) -> Session | None:
+    """The running session that watches an optimizer, None if there is none."""
+    return next((s for s in _RUNNING if s.training_of(optimizer) is not None), None)
 
 
 def _parameters(optimizer: torch.optim.Optimizer | None) -> list[torch.Tensor]:

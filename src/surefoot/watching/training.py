@@ -19,11 +19,13 @@ from torch import nn
 
 from surefoot.attach.discovery import owners
 from surefoot.attach.driver import Driver
+from surefoot.attach.readings import held
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
 from surefoot.layers import build_table
 from surefoot.probes.safely import failed
 from surefoot.signals import Axis
+from surefoot.watching.alarms import described
 from surefoot.watching.budget import Budget
 from surefoot.watching.carried import Carried
 from surefoot.watching.coherence import Coherence
@@ -161,6 +163,7 @@ class Training:
         failed(self.taps.entry)
         inputs = self.taps.entry.inputs if self.taps.entry is not None else []
         first = not self._turns.stepped
+        self._measuring.about(self.loss, self.scaling)
         sampling = self.budget.sampling(self.step) and not self.scaling.now
         sampling = self._measuring.read(optimizer, order, gradients, inputs, first, sampling)
         self._turns.take(key, order)
@@ -179,8 +182,6 @@ class Training:
     ) -> None:
         """Fill the step's rows and ask the gate; own: gives id(parameter) -> gradient where it is
         needed, None where the weights have moved already."""
-        now = self._measuring.now
-        now.loss, now.scale, now.refused = self.loss, self.scaling.scale, self.scaling.now
         self._measuring.note(groups, self.ledger.rows)
         tripped = self._gate.check(self._measuring.norms, self._measuring.bad)
         if tripped is not None and self.scaling.held_back(optimizer):
@@ -216,6 +217,7 @@ class Training:
         failed(self.taps.entry)
         inputs = self.taps.entry.inputs if self.taps.entry is not None else []
         self._measuring.read_inputs(inputs)
+        self._measuring.about(self.loss, self.scaling)
         optimizer = self._acted() if self._acted is not None else None
         self._judge(optimizer, getattr(optimizer, "param_groups", []), True, None)
         self._close(sharing)
@@ -239,7 +241,9 @@ class Training:
             return
         with self.budget.charged():
             order = partial(self._places.order, id(optimizer))
-            if self._updates.measure(order):
+            if held(optimizer):  # a guard lets nothing move: it says nothing of the rate
+                self._updates.clear()
+            elif self._updates.measure(order):
                 self.budget.sampled(self.step)
 
     def _notice(self, unmoved: bool) -> None:
@@ -269,18 +273,10 @@ class Training:
         self.ledger.flow(flow)
 
     def _alarm(self, tripped: np.ndarray, own: dict[int, torch.Tensor] | None) -> None:
-        z, factor = self._gate.scores(tripped)
         nonfinite = self._measuring.bad[tripped] > 0
         kind = "nonfinite" if nonfinite.any() else "spike"
         kind = "refused" if self.scaling.now else kind
-        detail: dict[str, Any] = {
-            "count": len(tripped),
-            "parameters": tripped[:256].tolist(),
-            "z": float(np.nanmax(z, initial=0.0)),
-            "factor": float(np.nanmax(factor, initial=1.0)),
-            "loss": self.loss,
-            "input": self.ledger.rows["input"].tolist(),
-        }
+        detail = described(tripped, self._gate, self.loss, self.ledger.rows["input"])
         same = self.ledger.alarms_of(kind)
         # A lost step is worth any price, once; a spike only what the budget holds.
         lost = kind == "nonfinite" and same == 0

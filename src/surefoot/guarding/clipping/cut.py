@@ -79,6 +79,16 @@ class Stateless:
         """Nothing to take."""
 
 
+class Never(Stateless):
+    """Clips nothing."""
+
+    name: ClassVar[str] = "never"
+
+    def cut(self, gradients: Gradients) -> Cut:
+        """Nothing."""
+        return Cut()
+
+
 def positive(name: str, value: Any, usual: str) -> float:
     """The value as a float; ValueError unless it is a positive finite number."""
     if not (isinstance(value, (int, float)) and 0 < value < math.inf):

@@ -1,0 +1,174 @@
+"""The state of a run at one step, kept beside it: what a checkpoint would hold, in memory.
+
+Parameters, buffers, what the optimizers keep, and the state of schedulers and of a GradScaler. The
+memory is laid out once and filled again; from a GPU it is copied to pinned memory of the host in
+the stream's own order, without waiting. Random number generators are left alone: put back, they
+would draw again the very batches that a rollback is meant to leave behind.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from surefoot.kernels.pieces import piece
+
+_PLAIN = (int, float, bool, str, type(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """What a snapshot is taken of; helpers: schedulers and scalers, by their state_dict."""
+
+    optimizers: list[torch.optim.Optimizer]
+    modules: list[nn.Module] = field(default_factory=list)
+    helpers: list[Any] = field(default_factory=list)
+
+    def parameters(self) -> list[torch.Tensor]:
+        """Those of the modules and of the optimizers, each once."""
+        found = {id(p): p for m in self.modules for p in m.parameters()}
+        found |= {id(p): p for p in trained(self.optimizers)}
+        return [piece(p) for p in found.values()]
+
+    def buffers(self) -> list[torch.Tensor]:
+        """Those of the modules, each once."""
+        found = {id(b): b for m in self.modules for b in m.buffers()}
+        return [piece(b) for b in found.values()]
+
+
+def trained(optimizers: Iterable[torch.optim.Optimizer]) -> list[torch.Tensor]:
+    """The parameters of optimizers, in their order."""
+    return [p for o in optimizers for g in o.param_groups for p in g["params"]]
+
+
+class Snapshot:
+    """step: the one after which it was taken, None as long as it holds nothing."""
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+        self.rates: list[list[float]] = []  # of each optimizer's groups
+        self._kept: Any = None
+
+    def take(self, subjects: Subjects, step: int) -> None:
+        """Copy everything; what an earlier one has laid out is used again."""
+        before, self.step, self._kept = self._kept or {}, None, None
+        state = {
+            "tensors": subjects.parameters() + subjects.buffers(),
+            "states": [_by_place(o) for o in subjects.optimizers],
+            "groups": [_settings(o) for o in subjects.optimizers],
+            "helpers": [h.state_dict() for h in subjects.helpers],
+        }
+        with torch.no_grad():
+            self._kept = _copied(state, before)
+        self.rates = [
+            [float(g.get("lr", math.inf)) for g in o.param_groups] for o in subjects.optimizers
+        ]
+        self.step = step
+
+    def restore(self, subjects: Subjects) -> None:
+        """Put everything back; raises RuntimeError if it is no longer what it was taken of."""
+        assert self._kept is not None
+        tensors = subjects.parameters() + subjects.buffers()
+        kept = self._kept
+        alike = len(tensors) == len(kept["tensors"]) and all(
+            a.shape == b.shape for a, b in zip(tensors, kept["tensors"], strict=True)
+        )
+        if not alike:
+            raise RuntimeError("the model has other tensors than when its state was kept")
+        with torch.no_grad():
+            _put(tensors, kept["tensors"])
+            for optimizer, state in zip(subjects.optimizers, kept["states"], strict=True):
+                _put_state(optimizer, state)
+            for helper, state in zip(subjects.helpers, kept["helpers"], strict=True):
+                helper.load_state_dict(copy.deepcopy(state))
+            # A rate that no scheduler sets anew is the script's to keep.
+            if any(hasattr(h, "optimizer") for h in subjects.helpers):
+                for optimizer, groups in zip(subjects.optimizers, kept["groups"], strict=True):
+                    for group, settings in zip(optimizer.param_groups, groups, strict=True):
+                        group.update(_put({k: group.get(k) for k in settings}, settings))
+
+    def clear(self) -> None:
+        """Let go of what it holds, but not of the memory."""
+        self.step = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The copies themselves."""
+        return {"step": self.step, "rates": self.rates, "kept": self._kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.step, self.rates, self._kept = state["step"], state["rates"], state["kept"]
+
+
+def _by_place(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
+    """What it keeps of each parameter, by the parameter's place."""
+    state = optimizer.state
+    return {i: state[p] for i, p in enumerate(trained([optimizer])) if p in state}
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    return [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+
+
+def _put_state(optimizer: torch.optim.Optimizer, kept: dict[int, Any]) -> None:
+    for i, parameter in enumerate(trained([optimizer])):
+        if i in kept:
+            optimizer.state[parameter] = _put(optimizer.state.get(parameter), kept[i])
+        else:
+            optimizer.state.pop(parameter, None)
+
+
+def _copied(value: Any, before: Any) -> Any:
+    """A copy of a tree of containers, in the memory of an earlier one where that fits."""
+    if isinstance(value, torch.Tensor):
+        return _copied_tensor(piece(value), before)
+    if isinstance(value, _PLAIN):
+        return value
+    if type(value) is dict:
+        old = before if isinstance(before, dict) else {}
+        return {k: _copied(v, old.get(k)) for k, v in value.items()}
+    if type(value) in (list, tuple):
+        old = before if isinstance(before, (list, tuple)) and len(before) == len(value) else None
+        pairs = zip(value, old or [None] * len(value), strict=True)
+        return type(value)(_copied(v, b) for v, b in pairs)
+    return copy.deepcopy(value)
+
+
+def _copied_tensor(tensor: torch.Tensor, before: Any) -> torch.Tensor:
+    there = isinstance(before, torch.Tensor) and before.shape == tensor.shape
+    if not there or before.dtype != tensor.dtype:
+        pinned = tensor.device.type == "cuda"
+        before = torch.empty_like(tensor, device="cpu", pin_memory=pinned, requires_grad=False)
+    return before.copy_(tensor.detach(), non_blocking=True)
+
+
+def _put(live: Any, kept: Any) -> Any:
+    """What was kept, in the live tree's own objects where they are still there."""
+    if isinstance(kept, torch.Tensor):
+        if isinstance(live, torch.Tensor) and piece(live).shape == kept.shape:
+            piece(live).copy_(kept, non_blocking=True)
+            return live
+        return kept.clone()
+    if isinstance(kept, dict):
+        if not isinstance(live, dict):
+            live = {}
+        for key in [k for k in live if k not in kept]:
+            del live[key]
+        for key, value in kept.items():
+            live[key] = _put(live.get(key), value)
+        return live
+    if isinstance(kept, (list, tuple)):
+        old = list(live) if isinstance(live, (list, tuple)) else []
+        old += [None] * len(kept)
+        made = [_put(a, b) for a, b in zip(old, kept, strict=False)]
+        if isinstance(live, list):
+            live[:] = made
+            return live
+        return tuple(made) if isinstance(kept, tuple) else made
+    return kept if isinstance(kept, _PLAIN) else copy.deepcopy(kept)

@@ -1,0 +1,75 @@
+"""The guards on a session's trainings: the script's own, and those that `run --guard` makes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from surefoot.findings import Report
+from surefoot.guarding.acts import Act, Rung
+from surefoot.guarding.guard import Guard
+from surefoot.watching.training import Training
+
+_KEPT = 16  # guards whose acts the report counts
+
+
+class Guards:
+    """Of one session. guard: "act" or "dry run" to make one for each training, else empty."""
+
+    def __init__(self, guard: str | bool) -> None:
+        self._make = partial(Guard, dry_run=guard == "dry run") if guard else None
+        self._own: dict[int, Guard] = {}  # those made here, by the training's number
+        self._all: deque[Guard] = deque(maxlen=_KEPT)
+
+    def take(
+        self, training: Training, optimizer: torch.optim.Optimizer, report: Callable[[], Report]
+    ) -> None:
+        """A training is driven by this optimizer from now on."""
+        if self._make is None:
+            return
+        if training.index in self._own:
+            self._own[training.index].add(optimizer)
+            return
+        models = [m for _, m in training.taps.roots() if m is not None]
+        guard = self._make([optimizer], models)
+        self._own[training.index] = guard
+        self.attend(training, guard, report)
+
+    def attend(self, training: Training, guard: Guard, report: Callable[[], Report]) -> None:
+        """Keep what a guard does to a training. The script's own takes the place of one of ours."""
+        ours = self._own.get(training.index)
+        if ours is not None and ours is not guard:
+            self._own.pop(training.index).remove()
+        if guard in self._all:
+            return
+        self._all.append(guard)
+        guard.report = report
+        guard.acts.listeners.append(lambda act: _keep(training, act, guard.dry_run))
+
+    def remove(self) -> None:
+        """Take those off that were made here."""
+        for guard in self._own.values():
+            guard.remove()
+
+    def summary(self) -> dict[str, Any]:
+        """What was done: how often on each rung, and the first act; empty if nothing was."""
+        guards = [g for g in self._all if len(g.acts)]
+        if not guards:
+            return {}
+        counts = {str(r): n for r in Rung if (n := sum(g.acts.count(r) for g in guards))}
+        first = min((next(iter(g.acts)) for g in guards), key=lambda act: act.step)
+        return {
+            "acts": counts,
+            "first": first.to_json(),
+            "dry_run": all(g.dry_run for g in guards),
+        }
+
+
+def _keep(training: Training, act: Act, dry_run: bool) -> None:
+    detail = act.to_json()
+    detail["step"] = training.step
+    training.ledger.act(training.step, {**detail, "dry_run": True} if dry_run else detail)
