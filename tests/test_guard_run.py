@@ -54,7 +54,7 @@ def python(folder: Path, bad: str) -> str:
 def test_a_healthy_script_prints_what_it_prints_under_python(tmp_path: Path) -> None:
     done = run(tmp_path, "()", "--guard")
     assert done.returncode == 0 and done.stdout == python(tmp_path, "()")
-    assert not report(tmp_path).guard and "guard" not in done.stderr
+    assert report(tmp_path).guard is None and "guard" not in done.stderr
 
 
 def test_one_bad_batch_is_survived_and_said(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_one_bad_batch_is_survived_and_said(tmp_path: Path) -> None:
         " ".join(done.stderr.split())
     )
     seen = report(tmp_path)
-    assert seen.guard["acts"] == {"skip": 1}
+    assert seen.guard is not None and seen.guard.acts == {"skip": 1}
     assert seen.root is not None and seen.root.cause is Cause.NONFINITE_INPUT
     (page,) = tmp_path.glob("runs/*/report.html")
     assert "held back 1 step" in page.read_text()
@@ -77,7 +77,7 @@ def test_a_lost_cause_is_halted_with_a_status_of_its_own(tmp_path: Path) -> None
     assert "halted the training" in done.stderr and "Traceback" not in done.stderr
     seen = report(tmp_path)
     assert seen.root is not None and seen.root.cause is Cause.NONFINITE_INPUT
-    assert seen.guard["acts"]["halt"] == 1
+    assert seen.guard is not None and seen.guard.acts["halt"] == 1
 
 
 def test_a_dry_run_changes_nothing_and_says_what_it_would_have_done(tmp_path: Path) -> None:
@@ -103,4 +103,5 @@ def test_the_scripts_own_guard_takes_the_place_of_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [("--no-forensics",), ("--quiet",)])
 def test_it_goes_with_other_options(tmp_path: Path, options: tuple[str, ...]) -> None:
     done = run(tmp_path, "(50, 51)", "--guard", *options)
-    assert done.returncode == 0 and report(tmp_path).guard["acts"] == {"skip": 2}
+    seen = report(tmp_path).guard
+    assert done.returncode == 0 and seen is not None and seen.acts == {"skip": 2}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -194,19 +193,33 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Guarded:
+    """What a guard has done to a run, or in a dry run would have done.
+
+    acts: how often on each rung ("clip", "skip", "roll back", "undo", "halt"); step, reason: of the
+    first act; parameter: the one that stood out most in it, None where it was none.
+    """
+
+    acts: dict[str, int]
+    step: int
+    reason: str
+    parameter: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The verdict on one run and the findings behind it, root findings first.
 
     `missing` says, for an inconclusive verdict, what could not be seen and which command would
-    settle it; it is empty otherwise. `guard`: what a guard has done, if it has: `acts`, how often
-    on each rung; `first`, the first act; `dry_run`, whether it only would have.
+    settle it; it is empty otherwise. `guard`: what a guard has done, None if it has not acted.
     """
 
     findings: tuple[Finding, ...] = ()
     steps: int = 0
     missing: tuple[str, ...] = ()
     surefoot: str = ""
-    guard: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    guard: Guarded | None = field(default=None, kw_only=True)
 
     @property
     def verdict(self) -> Verdict:
@@ -243,9 +256,8 @@ class Report:
         }
         if self.missing:
             data["missing"] = list(self.missing)
-        if self.guard:
-            first = {k: _plain(v) for k, v in self.guard["first"].items()}
-            data["guard"] = {**self.guard, "first": first}
+        if self.guard is not None:
+            data["guard"] = asdict(self.guard)
         return data
 
     def dumps(self) -> str:
@@ -265,7 +277,7 @@ class Report:
             steps=data["steps"],
             missing=tuple(data.get("missing", ())),
             surefoot=data["surefoot"],
-            guard=data.get("guard", {}),
+            guard=Guarded(**data["guard"]) if data.get("guard") else None,
         )
 
 

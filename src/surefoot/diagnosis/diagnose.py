@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.rules import RULES
-from surefoot.findings import Cause, Finding, Pathology, Report, Severity
+from surefoot.findings import Cause, Finding, Guarded, Pathology, Report, Severity
 
 _LOG = logging.getLogger("surefoot")
 # What a non-finite value cannot be explained by: it was made by its own batch or operation.
@@ -92,7 +91,7 @@ def merge(
     reports: Mapping[str, Report],
     missing: list[str],
     version: str,
-    guard: Mapping[str, Any] | None = None,
+    guard: Guarded | None = None,
 ) -> Report:
     """One report over all the trainings of a process, by title; `steps` is the longest one's.
 
@@ -105,4 +104,4 @@ def merge(
     ]
     findings.sort(key=lambda f: (not f.root, -f.severity.rank, f.first_step, _vague(f)))
     steps = max((r.steps for r in reports.values()), default=0)
-    return Report(tuple(findings), steps, tuple(missing), version, guard=guard or {})
+    return Report(tuple(findings), steps, tuple(missing), version, guard=guard)

@@ -126,10 +126,9 @@ class Guard:
             return
         self._begin()
         self.norm = gradients.norm
-        if lost:
-            self.nonfinite += 1
-            if which.refused_by_scaler():
-                return self.refused(which)
+        if lost and which.refused_by_scaler():
+            return self.refused(which)
+        self.nonfinite += lost
         if not self._skip:
             judged = which.outliers.judge(gradients.rows, self.norm)
             if not lost:
@@ -234,6 +233,7 @@ class Guard:
 
     def refused(self, which: OptimizerGuard) -> None:
         """GradScaler did not let the optimizer step. As a rule that is its way to find a scale."""
+        self.nonfinite += 1
         if not self._skip:
             return
         loss, scale = which.reading.loss, which.reading.scale

@@ -55,8 +55,9 @@ class OptimizerGuard:
         self._boss = boss
         self._ref = weakref.ref(optimizer)
         self._judged = False  # the step under way; a closure may run again and again
+        self._off = self._within = False  # removed; one of the hooks is running
         self.reading: Reading = want(optimizer)
-        self.reading.refused = apart(lambda: self._safely(boss.refused, self))
+        self.reading.refused = apart(self._refused)
         self.intervention = Intervention()
         count = sum(len(g["params"]) for g in optimizer.param_groups)
         self.outliers = Outliers(count)
@@ -74,10 +75,13 @@ class OptimizerGuard:
         return self._ref()
 
     def remove(self) -> None:
-        """Take the hooks off the optimizer; idempotent."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        """Take the hooks off the optimizer; idempotent.
+
+        From within one of them it only makes them do nothing: torch is going through them.
+        """
+        self._off = True
+        while self._handles and not self._within:
+            self._handles.pop().remove()
         self.reading.refused, self.reading.held = None, False
         if (optimizer := self._ref()) is not None:
             self.intervention.end(optimizer)
@@ -104,6 +108,8 @@ class OptimizerGuard:
         return found is not None and float(found) > 0
 
     def _before(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
+        if self._off:
+            return None
         self.intervention.end(optimizer)  # a step that raised did not come to its end
         self.held = self._judged = False
         if closure_of(args, kwargs) is not None:
@@ -112,9 +118,17 @@ class OptimizerGuard:
         return None
 
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self._off:
+            return
         self.intervention.end(optimizer)
         self._safely(self._boss.passed, self)
         self.held = self.reading.held = False
+
+    def _refused(self) -> None:
+        """GradScaler did not call the optimizer's step, which would have come to its end here."""
+        self._safely(self._boss.refused, self)
+        if (optimizer := self.optimizer) is not None:
+            self._after(optimizer, (), {})
 
     def _gradients_there(self) -> None:
         self._safely(self._look)
@@ -133,6 +147,7 @@ class OptimizerGuard:
 
     def _safely(self, action: Callable[..., None], *args: Any) -> None:
         """A failure of the guard's own ends the guard, never the training."""
+        self._within = True
         try:
             action(*args)
         except TrainingHalted:
@@ -145,6 +160,8 @@ class OptimizerGuard:
                 error,
             )
             _LOG.debug("where it failed", exc_info=error)
+        finally:
+            self._within = False
 
     def _measured(self, optimizer: Any, parameters: list[torch.Tensor]) -> np.ndarray:
         """Statistics of the gradients: a watch's, if one has just measured them, or our own."""

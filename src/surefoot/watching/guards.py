@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 
-from surefoot.findings import Report
+from surefoot.findings import Guarded, Report
 from surefoot.guarding.acts import Act, Rung
 from surefoot.guarding.guard import Guard
 from surefoot.watching.training import Training
@@ -55,18 +54,15 @@ class Guards:
         for guard in self._own.values():
             guard.remove()
 
-    def summary(self) -> dict[str, Any]:
-        """What was done: how often on each rung, and the first act; empty if nothing was."""
+    def summary(self) -> Guarded | None:
+        """What was done by all of them, None if nothing was."""
         guards = [g for g in self._all if len(g.acts)]
         if not guards:
-            return {}
+            return None
         counts = {str(r): n for r in Rung if (n := sum(g.acts.count(r) for g in guards))}
         first = min((next(iter(g.acts)) for g in guards), key=lambda act: act.step)
-        return {
-            "acts": counts,
-            "first": first.to_json(),
-            "dry_run": all(g.dry_run for g in guards),
-        }
+        dry_run = all(g.dry_run for g in guards)
+        return Guarded(counts, first.step, first.reason, first.parameter, dry_run)
 
 
 def _keep(training: Training, act: Act, dry_run: bool) -> None:
