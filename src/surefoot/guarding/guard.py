@@ -67,6 +67,7 @@ class Guard:
         self._halted = ""
         self._begun = False
         self._due = True  # another state may be kept, as all ranks agree
+        self._stale: set[int] = set()  # optimizers that have yet to step in a round rolled back
         self.closing: list[Callable[[], Any]] = []  # called by `remove`
         self._clipping = clip
         self._guarded: list[OptimizerGuard] = []
@@ -121,11 +122,14 @@ class Guard:
             raise TrainingHalted(self._halted, self.report())
         lost = bool((gradients.rows[:, NONFINITE] > 0).any())
         if again:
-            if not lost:
-                self._clip(which, gradients, Judgement(gradients.norm))
-            return
+            return self._again(which, gradients, lost)
         self._begin()
         self.norm = gradients.norm
+        if which.place in self._stale:
+            self._stale.discard(which.place)
+            words = "the state was rolled back in this step"
+            self._tell(Rung.SKIP, words, Judgement(self.norm), gradients)
+            return which.hold(gradients.parameters)
         if lost and which.refused_by_scaler():
             return self.refused(which)
         self.nonfinite += lost
@@ -141,6 +145,15 @@ class Guard:
             judged = Judgement(self.norm)
         rung, reason = self._decide(which, judged, agreed)
         self._do(which, gradients, judged, rung, reason)
+
+    def _again(self, which: OptimizerGuard, gradients: Gradients, lost: bool) -> None:
+        """A closure has run once more; what a line search tries it judges by itself."""
+        if not lost:
+            self._clip(which, gradients, Judgement(gradients.norm))
+        elif self._skip and not which.searches:
+            judged = which.outliers.judge(gradients.rows, gradients.norm)
+            words = "the gradient is not finite any more when the closure runs again"
+            self._do(which, gradients, judged, Rung.SKIP, words)
 
     def _agree(self, lost: bool, norm: float, loss: float | None) -> Facts:
         kept = self._snapshots
@@ -183,6 +196,10 @@ class Guard:
         elif rung is Rung.UNDO:
             self._undo()
         if not self.dry_run:
+            if (
+                rung is not Rung.SKIP
+            ):  # what those after this one were given is of a state that is gone
+                self._stale = set(range(which.place + 1, len(self._guarded)))
             which.hold(gradients.parameters)
             if rung is Rung.SKIP:
                 self._statistics.put_back()
@@ -224,6 +241,7 @@ class Guard:
             self._statistics.note()
         if which.place != len(self._guarded) - 1:
             return
+        self._stale.clear()
         if self._rollback and not which.held:
             calm = self._ladder.calm and not self._level.in_a_row
             self._snapshots.passed(self._subjects(), self.steps, calm, self._due)

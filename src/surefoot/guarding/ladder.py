@@ -102,10 +102,11 @@ class Ladder:
             words = f"{count} of the last {len(row.recently)} gradients were not finite"
             return Rung.HALT, words
         if row.lost >= _IN_A_ROW and not row.renewed and ready:
-            row.renewed = True
             words = f"{row.lost} gradients in a row were not finite"
             if len(self._stood) >= _ROLLBACKS:
                 return Rung.HALT, f"{words}, after {len(self._stood)} rollbacks"
+            for one in self._rows:
+                one.renewed = one.lost > 0
             self._stood.append(step)
             self._trial = None
             return Rung.ROLL_BACK, words

@@ -74,6 +74,12 @@ class OptimizerGuard:
         """None when it is gone."""
         return self._ref()
 
+    @property
+    def searches(self) -> bool:
+        """Whether it tries points along a line, as LBFGS may, of which it keeps the best."""
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        return any(group.get("line_search_fn") for group in groups)
+
     def remove(self) -> None:
         """Take the hooks off the optimizer; idempotent.
 

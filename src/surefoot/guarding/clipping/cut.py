@@ -105,7 +105,5 @@ def total_norm(rows: np.ndarray) -> float:
     4.9999999999999995e+200
     """
     norms = rows[:, NORM]
-    top = float(np.fmax.reduce(norms, initial=0.0))
-    if top == 0.0:
-        return 0.0
-    return top * math.sqrt(float(np.nansum((norms / top) ** 2)))
+    total = math.hypot(*norms.tolist())  # which neither overflows nor underflows on its way
+    return total if total == total else math.hypot(*norms[~np.isnan(norms)].tolist())
