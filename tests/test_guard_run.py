@@ -100,6 +100,22 @@ def test_the_scripts_own_guard_takes_the_place_of_ours(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout.endswith("\n1 1\n"), done.stderr
 
 
+def test_parameters_that_no_module_owns_are_guarded_too(tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text(
+        "import torch\n"
+        "p = torch.zeros(5, requires_grad=True)\n"
+        "optimizer = torch.optim.SGD([p], lr=0.1)\n"
+        "for i in range(40):\n"
+        "    optimizer.zero_grad()\n"
+        "    ((p - 1) ** 2).sum().mul(float('nan') if i == 9 else 1.0).backward()\n"
+        "    optimizer.step()\n"
+        "print(p.sum().item() > 4.9)\n"
+    )
+    command = [sys.executable, "-m", "surefoot", "run", "--guard", "--no-record", "bare.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n" and "held back 1 step" in done.stderr
+
+
 @pytest.mark.parametrize("options", [("--no-forensics",), ("--quiet",)])
 def test_it_goes_with_other_options(tmp_path: Path, options: tuple[str, ...]) -> None:
     done = run(tmp_path, "(50, 51)", "--guard", *options)

@@ -58,7 +58,10 @@ class Taps:
 
     def roots(self) -> list[tuple[str, nn.Module | None]]:
         """The outermost modules and their names."""
-        return [(self._table.layers[i].name, self._modules[i]()) for i in self._roots]
+        return [
+            (self._table.layers[i].name, self._modules[i]() if self._modules else None)
+            for i in self._roots
+        ]
 
     # -- compiled parts -------------------------------------------------------------------------
 
