@@ -68,7 +68,7 @@ def test_a_new_level_is_accepted_within_a_bounded_number_of_steps(
     """Of every step, or of every second or third."""
     values = noise(400, spread)
     found = judged([v * factor if i >= at and not i % period else v for i, v in enumerate(values)])
-    assert sum(found) <= 20 and not any(found[at + 100 :])
+    assert sum(found) <= 24 and not any(found[at + 100 :])
 
 
 def test_what_is_not_finite_moves_nothing() -> None:
@@ -140,4 +140,4 @@ def test_rates_are_held_at_half_and_come_back() -> None:
     assert slow.factor(164) == math.inf
     assert slow.limited([[9.0, 0.05]], 110) == [[0.05, 0.05]]
     slow.begin([[0.1]], 3, 0)
-    assert slow.factor(127) == 0.125
+    assert slow.factor(31) == 0.125 and slow.factor(64) == math.inf

@@ -260,3 +260,72 @@ def test_a_snapshot_is_what_a_checkpoint_is(make: Callable[[Any], Any]) -> None:
             scheduler.step()
         kept.restore(subjects)
         assert same([state(model, optimizer), scheduler.state_dict()], wanted)
+
+
+class Rows(nn.Module):
+    """A recurrent net that starts as the identity (Le, Jaitly and Hinton 2015)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell = nn.RNN(1, 32, nonlinearity="relu", batch_first=True)
+        nn.init.eye_(self.cell.weight_hh_l0)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.cell(x[..., None])[0][:, -1])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e4])
+def test_a_recurrent_net_that_leaps_begins_again_with_its_norm_clipped(
+    scale: float, guards: Make
+) -> None:
+    """The same for a loss times any number, with a learning rate that makes up for it."""
+    model = Rows()
+    first = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5 / scale, momentum=0.9)
+    guard = guards(optimizer, model)
+    norms = []
+    for i, (x, y) in enumerate(batches(40)):
+        optimizer.zero_grad()
+        (nn.functional.cross_entropy(model(x), y) * scale).backward()
+        optimizer.step()
+        norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])))
+        if len(guard.acts) == 1:
+            assert i > 0 and same(model.state_dict(), first)
+    acts = list(guard.acts)
+    assert acts[0].rung is Rung.ROLL_BACK and "a recurrent net" in acts[0].reason
+    assert "clipped to a norm of" in guard.chosen
+    clipped = [norms[a.step] for a in acts[1:] if a.rung is Rung.CLIP]
+    assert clipped and max(clipped) / scale < 0.4 * 1.3
+
+
+def test_a_recurrent_net_that_does_not_leap_is_left_alone(guards: Make) -> None:
+    model = Rows()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    guard = guards(optimizer, model)
+    for x, y in batches(100):
+        step(model, optimizer, x, y)
+    assert len(guard.acts) == 0 and "out of line" in guard.chosen
+
+
+def test_bad_batches_in_a_row_are_taken_at_their_usual_size_at_most(guards: Make) -> None:
+    """Ten batches with thirty times the inputs and labels of their own: no step may be long."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    guard = guards(optimizer, model)
+    moved, before = [], [p.detach().clone() for p in model.parameters()]
+    for i, (x, y) in enumerate(batches(160)):
+        bad = 100 <= i < 110
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), torch.flip(y, [0]) if bad else y)
+        (loss * 1e3 if bad else loss).backward()
+        optimizer.step()
+        now = [p.detach().clone() for p in model.parameters()]
+        moved.append(sum(float((a - b).square().sum()) for a, b in zip(now, before, strict=True)))
+        before = now
+    usual = sorted(moved[60:100])[20]
+    steps = [m for i, m in enumerate(moved) if 100 <= i < 110]
+    undone = {a.step for a in guard.acts if a.rung in (Rung.ROLL_BACK, Rung.UNDO)}
+    assert max(m for i, m in enumerate(steps) if 100 + i not in undone) < 3 * usual
+    assert guard.acts.count(Rung.SKIP) >= 2

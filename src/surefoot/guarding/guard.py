@@ -15,7 +15,7 @@ from surefoot.attach.helpers import helpers_of
 from surefoot.findings import Report
 from surefoot.guarding.acts import Act, Acts, Rung
 from surefoot.guarding.agreement import Agreement, Facts
-from surefoot.guarding.clipping import Clipping, Cut, Gradients
+from surefoot.guarding.clipping import Clipping, Gradients
 from surefoot.guarding.ladder import Ladder, Seen
 from surefoot.guarding.loss_level import LossLevel
 from surefoot.guarding.optimizer_guard import OptimizerGuard
@@ -77,20 +77,25 @@ class Guard:
     def add(self, optimizer: torch.optim.Optimizer) -> None:
         """Guard another optimizer of the same model; those that are gone are forgotten."""
         self._guarded = [one for one in self._guarded if one.optimizer is not None]
-        self._guarded.append(OptimizerGuard(optimizer, 0, self._clipping(), self))
+        modules = [m for ref in self._modules if (m := ref()) is not None]
+        self._guarded.append(OptimizerGuard(optimizer, 0, self._clipping(), modules, self))
         for place, one in enumerate(self._guarded):
             one.place = place
         self._ladder.serve(len(self._guarded))
-        self._snapshots, self._begun = (
-            Snapshots(self._every, self._slowdown),
-            False,
-        )  # the kept ones lack this one's part
+        # The kept states lack this one's part.
+        self._snapshots, self._begun = Snapshots(self._every, self._slowdown), False
         self._slowdown.end()
 
     @property
     def clip(self) -> Clipping | None:
-        """The clipping of the first optimizer; None where the guard finds its own limit."""
+        """The clipping of the first optimizer; None where the guard finds its own."""
         return self._guarded[0].clip
+
+    @property
+    def chosen(self) -> str:
+        """What `clip="auto"` has come to, and why; empty where the clipping is given."""
+        one = self._guarded[0]
+        return one.automatic.words if one.clip is None else ""
 
     @property
     def skipped(self) -> int:
@@ -144,6 +149,9 @@ class Guard:
         else:  # on another rank: here nothing is learned of it either
             judged = Judgement(self.norm)
         rung, reason = self._decide(which, judged, agreed)
+        leapt = not agreed.lost and which.automatic.leapt(agreed.norm, agreed.loss)
+        if leapt and which.clip is None and rung is None and agreed.good == -1:
+            rung, reason = Rung.ROLL_BACK, which.automatic.why
         self._do(which, gradients, judged, rung, reason)
 
     def _again(self, which: OptimizerGuard, gradients: Gradients, lost: bool) -> None:
@@ -169,7 +177,9 @@ class Guard:
             self._level.hear(agreed.loss)
         high = 0 if which.place else self._level.in_a_row
         frequent = which.outliers.frequent
-        seen = Seen(agreed.lost, judged.outlying, frequent, agreed.loss, limit, high)
+        seen = Seen(
+            agreed.lost, judged.outlying, judged.mild, frequent, agreed.loss, limit, high
+        )  # fmt: skip
         ready = agreed.good is not None
         return self._ladder.decide(which.place, seen, self.steps, ready)
 
@@ -196,9 +206,7 @@ class Guard:
         elif rung is Rung.UNDO:
             self._undo()
         if not self.dry_run:
-            if (
-                rung is not Rung.SKIP
-            ):  # what those after this one were given is of a state that is gone
+            if rung is not Rung.SKIP:  # what the others were given is of a state that is gone
                 self._stale = set(range(which.place + 1, len(self._guarded)))
             which.hold(gradients.parameters)
             if rung is Rung.SKIP:
@@ -209,15 +217,11 @@ class Guard:
     ) -> None:
         if which.clip is not None:
             cut = which.clip.cut(gradients)
-        elif judged.outlying:
-            cut = Cut(max(judged.factor, 1.0))
-            self._tell(Rung.CLIP, reason or "the gradient is out of line", judged, gradients)
-        elif judged.local:
-            cut = Cut(divisors=dict(judged.local))
-            words = "the gradient of this parameter is out of line, that of all together is not"
-            self._tell(Rung.CLIP, words, judged, gradients)
         else:
-            return
+            words = reason or "the gradient is out of line"
+            cut, why = which.automatic.cut(judged, words)
+            if cut:
+                self._tell(Rung.CLIP, why, judged, gradients)
         if cut and not self.dry_run:
             which.clip_step(gradients.parameters, cut)
         self.clipped += bool(cut)
@@ -293,12 +297,11 @@ class Guard:
         self._present = self._snapshots.keep(subjects)
         self._snapshots.restore(subjects)
         self._statistics.note()
-        self._slowdown.begin(self._snapshots.good.rates, self._ladder.rollbacks, self.steps)
+        if self._ladder.rollbacks:  # else it was not the ladder that asked for it
+            self._slowdown.begin(self._snapshots.good.rates, self._ladder.rollbacks, self.steps)
 
     def _undo(self) -> None:
         self._level.accept()
-        for one in self._guarded:
-            one.outliers.accept()
         if self.dry_run or self._present is None:
             return
         self._present.restore(self._subjects())
@@ -323,7 +326,7 @@ class Guard:
             "optimizers": [
                 {
                     "outliers": one.outliers.state_dict(),
-                    "clip": None if one.clip is None else one.clip.state_dict(),
+                    "clip": (one.clip or one.automatic).state_dict(),
                 }
                 for one in self._guarded
             ],
@@ -348,8 +351,7 @@ class Guard:
             )
         for one, kept in zip(self._guarded, state["optimizers"], strict=True):
             one.outliers.load_state_dict(kept["outliers"])
-            if one.clip is not None and kept["clip"] is not None:
-                one.clip.load_state_dict(kept["clip"])
+            (one.clip or one.automatic).load_state_dict(kept["clip"])
         self.steps, self.clipped = int(state["steps"]), int(state["clipped"])
         self.nonfinite, self._halted = int(state["nonfinite"]), str(state["halted"])
         self._ladder.load_state_dict(state["ladder"])

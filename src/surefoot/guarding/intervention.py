@@ -49,7 +49,8 @@ class Intervention:
                     stored.clamp_(-cut.bound * scale, cut.bound * scale)
             for index, divisor in cut.divisors.items():
                 if (gradient := parameters[index].grad) is not None:
-                    piece(gradient).div_(divisor)
+                    stored = gradient if is_distributed(divisor) else piece(gradient)
+                    stored.div_(divisor)
 
     def _divide_all(self, optimizer: Any, parameters: list[torch.Tensor], divisor: float) -> None:
         whole = not any(map(is_distributed, parameters))

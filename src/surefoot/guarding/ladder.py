@@ -27,11 +27,12 @@ _ROLLBACKS, _WITHIN = 3, 1000  # that stand, in so many steps; as many may be ta
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Of one step: whether its gradient is not finite (`lost`) or out of line, frequently so or
-    not, and its loss with the level above which it is out of line."""
+    """Of one step: whether its gradient is not finite (`lost`) or out of line, by little, or as it
+    frequently is, and its loss with the level above which it is out of line."""
 
     lost: bool = False
     outlying: bool = False
+    mild: bool = False
     frequent: bool = False
     loss: float | None = None
     limit: float = math.inf
@@ -146,6 +147,8 @@ class Ladder:
     def _outlying(self, row: _Row, seen: Seen) -> tuple[Rung | None, str]:
         if not seen.outlying:
             return None, ""
+        if seen.mild:
+            return Rung.CLIP, "the gradient is out of line, by less than four times the limit"
         if seen.frequent:
             return Rung.CLIP, "the gradient is out of line, as it often is in this run"
         if row.bad > _IN_A_ROW:

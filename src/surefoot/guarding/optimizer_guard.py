@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from surefoot.attach.closures import closure_of, overheard
 from surefoot.attach.readings import Reading, want
 from surefoot.compiler import apart
+from surefoot.guarding.automatic import Automatic
 from surefoot.guarding.clipping import Clipping, Cut, Gradients
 from surefoot.guarding.intervention import Intervention
 from surefoot.guarding.outliers import Outliers
@@ -48,9 +50,11 @@ class OptimizerGuard:
         optimizer: torch.optim.Optimizer,
         place: int,
         clip: Clipping | None,
+        modules: Iterable[nn.Module],
         boss: Boss,
     ) -> None:
         self.place, self.clip = place, clip
+        self.automatic = Automatic(modules)
         self.held = False  # the step under way is held back
         self._boss = boss
         self._ref = weakref.ref(optimizer)

@@ -1,7 +1,7 @@
 """Which gradients are out of line: by the median and the MAD of their log norms.
 
 What is out of line does not enter the baseline, so that one spike cannot hide the next, and NaN
-never does. Yet nothing is out of line for ever: a level that lasts for eight steps in a row is the
+never does. Yet nothing is out of line for ever: a level that lasts for 24 steps in a row is the
 new level, and one that a quarter of the steps reach is one of the run's own.
 """
 
@@ -21,8 +21,10 @@ from surefoot.kernels import NONFINITE, NORM
 
 _FIRST = 4  # steps before anything can be out of line
 _EARLY = 100.0  # times the largest norm so far, as long as there is no baseline
+_MILD = 4.0  # times the limit: of 333 healthy runs 8 had leaps up to that, and one a larger one
 _LOCAL = 64.0  # times its usual norm: one parameter by itself, which the norm of all may not show
-_LASTS = 8  # steps in a row: a new level
+_PART = 0.01  # of the norm of all, which it must have become; less does no harm
+_LASTS = 24  # steps in a row: a new level
 _OF, _FREQUENT = 64, 8  # of so many steps so many were out of line: it is the run's own way
 _LEAP = 8.0  # times the upper quartile: what a quarter of the steps reach is no leap
 _BASELINE = 16  # steps that Gate takes for its first
@@ -31,16 +33,22 @@ _BASELINE = 16  # steps that Gate takes for its first
 @dataclass(slots=True)
 class Judgement:
     """Of one step. lost: parameters whose gradient is not finite; outlying: whether the norm of all
-    is out of line, `factor` times the usual one; local: index -> factor of parameters that are so
-    by themselves; culprit: the index of the one that stands out most."""
+    is out of line, `factor` times the usual and `excess` times the limit; local: index -> factor of
+    parameters that are so by themselves; culprit: the index of the one that stands out most."""
 
     norm: float
     lost: tuple[int, ...] = ()
     outlying: bool = False
     usual: float = math.nan
     factor: float = 1.0
+    excess: float = 1.0
     local: Mapping[int, float] = field(default_factory=dict)
     culprit: int | None = None
+
+    @property
+    def mild(self) -> bool:
+        """Whether it is out of line by so little that healthy runs know it."""
+        return self.outlying and self.excess < _MILD
 
 
 class Outliers:
@@ -79,7 +87,7 @@ class Outliers:
         self.in_a_row = 0
         self._steps, self._largest = self._steps + 1, max(self._largest, norm)
         tripped = self._gate.check(self._row, self._fine)
-        local = {} if tripped is None or above else self._local(tripped)
+        local = {} if tripped is None or above else self._local(tripped, norm)
         return Judgement(
             norm, local=local, culprit=max(local, key=lambda i: local[i], default=None)
         )
@@ -87,14 +95,14 @@ class Outliers:
     def _out_of_line(self, rows: np.ndarray, norm: float) -> Judgement:
         self.in_a_row += 1
         usual, culprit = self._usual(), self._culprit(rows)
+        early = self._steps < _BASELINE
+        excess = math.inf if early else norm / self._gate.limit(-1)
         if self.in_a_row >= _LASTS:
             self._begin()
         factor = norm / usual if usual else math.inf
-        return Judgement(norm, outlying=True, usual=usual, factor=factor, culprit=culprit)
-
-    def accept(self) -> None:
-        """Whatever comes next is the new level."""
-        self._begin()
+        return Judgement(
+            norm, outlying=True, usual=usual, factor=factor, excess=excess, culprit=culprit
+        )
 
     def _above(self, norm: float) -> bool:
         if self._steps < _BASELINE:
@@ -111,10 +119,11 @@ class Outliers:
         usual = float(self._gate.usual(np.array([self._parameters]))[0])
         return usual if math.isfinite(usual) else self._largest
 
-    def _local(self, tripped: np.ndarray) -> dict[int, float]:
+    def _local(self, tripped: np.ndarray, norm: float) -> dict[int, float]:
         _, factors = self._gate.scores(tripped)
-        pairs = zip(tripped.tolist(), factors.tolist(), strict=True)
-        return {i: f for i, f in pairs if f >= _LOCAL and i < self._parameters}
+        large = self._row[tripped] >= _PART * norm
+        found = zip(tripped.tolist(), factors.tolist(), large.tolist(), strict=True)
+        return {i: f for i, f, part in found if part and f >= _LOCAL and i < self._parameters}
 
     def _culprit(self, rows: np.ndarray) -> int | None:
         """Among those that make up the norm, the one that has grown most."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 _FACTOR = 0.5  # of the rate at the good state, for each rollback that stands
-_STEPS = 32  # held there after the first rollback, twice as many after the next; then as many back
+_STEPS = 32  # held there, and as many back
 
 
 class Slowdown:
@@ -19,14 +19,13 @@ class Slowdown:
 
     def __init__(self) -> None:
         self._rates: list[list[float]] = []
-        self._factor, self._begin, self._steps = 1.0, 0, 0
+        self._factor, self._begin = 1.0, 0
         self._own: list[tuple[dict[str, Any], Any]] = []  # (group, rate) while a step is taken
 
     def begin(self, rates: list[list[float]], rollbacks: int, step: int) -> None:
         """Hold down the rates [optimizers][groups] of the good state."""
         self._rates = [list(r) for r in rates]
         self._factor, self._begin = _FACTOR**rollbacks, step
-        self._steps = _STEPS * 2 ** (rollbacks - 1)
 
     def end(self) -> None:
         """Hold nothing down any more."""
@@ -34,10 +33,10 @@ class Slowdown:
 
     def factor(self, step: int) -> float:
         """Of the rates at the good state; infinite when the while is over."""
-        past = step - self._begin - self._steps
-        if not self._rates or past >= self._steps:
+        past = step - self._begin - _STEPS
+        if not self._rates or past >= _STEPS:
             return float("inf")
-        return self._factor ** (1 - max(past, 0) / self._steps)
+        return self._factor ** (1 - max(past, 0) / _STEPS)
 
     def limited(self, rates: list[list[float]], step: int) -> list[list[float]]:
         """What the groups really use at a step, if these are their own rates."""
@@ -80,11 +79,9 @@ class Slowdown:
             "rates": [list(r) for r in self._rates],
             "factor": self._factor,
             "begin": self._begin,
-            "steps": self._steps,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
         self._rates = [list(map(float, r)) for r in state["rates"]]
         self._factor, self._begin = float(state["factor"]), int(state["begin"])
-        self._steps = int(state["steps"])

@@ -119,7 +119,7 @@ def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 def _put_state(optimizer: torch.optim.Optimizer, kept: dict[int, Any]) -> None:
     for i, parameter in enumerate(trained([optimizer])):
         if i in kept:
-            optimizer.state[parameter] = _put(optimizer.state.get(parameter), kept[i])
+            optimizer.state[parameter] = _put(optimizer.state.get(parameter), kept[i], parameter)
         else:
             optimizer.state.pop(parameter, None)
 
@@ -148,27 +148,39 @@ def _copied_tensor(tensor: torch.Tensor, before: Any) -> torch.Tensor:
     return before.copy_(tensor.detach(), non_blocking=True)
 
 
-def _put(live: Any, kept: Any) -> Any:
-    """What was kept, in the live tree's own objects where they are still there."""
+def _put(live: Any, kept: Any, of: torch.Tensor | None = None) -> Any:
+    """What was kept, in the live tree's own objects where they are still there; of: the parameter
+    that it is the state of."""
     if isinstance(kept, torch.Tensor):
         if isinstance(live, torch.Tensor) and piece(live).shape == kept.shape:
             piece(live).copy_(kept, non_blocking=True)
             return live
-        return kept.clone()
+        return kept.clone() if of is None else _anew(kept, of)
     if isinstance(kept, dict):
         if not isinstance(live, dict):
             live = {}
         for key in [k for k in live if k not in kept]:
             del live[key]
         for key, value in kept.items():
-            live[key] = _put(live.get(key), value)
+            live[key] = _put(live.get(key), value, of)
         return live
     if isinstance(kept, (list, tuple)):
         old = list(live) if isinstance(live, (list, tuple)) else []
         old += [None] * len(kept)
-        made = [_put(a, b) for a, b in zip(old, kept, strict=False)]
+        made = [_put(a, b, of) for a, b in zip(old, kept, strict=False)]
         if isinstance(live, list):
             live[:] = made
             return live
         return tuple(made) if isinstance(kept, tuple) else made
     return kept if isinstance(kept, _PLAIN) else copy.deepcopy(kept)
+
+
+def _anew(kept: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """What the optimizer has let go of, on the device and in the pieces in which it had it."""
+    if not kept.dim() and not kept.is_pinned():  # a count of steps, as a rule on the host
+        return kept.clone()
+    if kept.shape != piece(parameter).shape:
+        return kept.to(parameter.device, copy=True)
+    made = torch.empty_like(parameter, dtype=kept.dtype, requires_grad=False)
+    piece(made).copy_(kept)
+    return made

@@ -1,0 +1,84 @@
+"""`clip="auto"`: which clipping a run needs, by its own statistics, and why.
+
+As a rule none but that of the ladder: what is out of line is brought to its usual size. The loss of
+a recurrent net has cliffs (Pascanu, Mikolov & Bengio 2013), at which single gradients throw the
+weights away before there is anything to compare them with. Where the first steps show such a leap
+the run begins again, with the norm clipped as every recipe for such nets does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from surefoot.guarding.clipping import Cut
+from surefoot.guarding.outliers import Judgement
+
+_ALONE = "the gradient of this parameter is out of line, that of all together is not"
+_FIRST = 16  # steps in which a recurrent net may show that it leaps
+_LEAP = 3.0  # times the largest norm so far
+_SHARE = 0.4  # of the first loss: 0.92 for ten classes, where 1 is the usual choice
+
+
+class Automatic:
+    """limit: the norm to clip to, infinite for none; why: in words, empty without one.
+
+    The limit is a share of the first loss, so that a loss times any number is clipped alike: along
+    a gradient of that norm the loss could not fall to zero within less than a distance of 2.5.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._recurrent = any(
+            isinstance(m, (nn.RNNBase, nn.RNNCellBase)) for root in modules for m in root.modules()
+        )
+        self.limit, self.why = math.inf, ""
+        self._steps, self._largest, self._first = 0, 0.0, math.nan
+
+    @property
+    def words(self) -> str:
+        """What is clipped, and why."""
+        return self.why or "what is out of line for this run, to its usual size"
+
+    def cut(self, judged: Judgement, reason: str) -> tuple[Cut, str]:
+        """What is to be done to the gradients of a step, and why.
+
+        reason: of the ladder, where what is out of line is not held back.
+        """
+        if judged.outlying:
+            return Cut(judged.excess if judged.mild else max(judged.factor, 1.0)), reason
+        if judged.norm > self.limit:
+            return Cut(judged.norm / self.limit), self.why
+        if judged.local:
+            return Cut(divisors=dict(judged.local)), _ALONE
+        return Cut(), ""
+
+    def leapt(self, norm: float, loss: float | None) -> bool:
+        """Whether a step's norm, which is finite, shows that from now on there is a limit."""
+        if not self._recurrent or self._steps >= _FIRST or self.why:
+            return False
+        if not self._steps and loss is not None:
+            self._first = abs(loss)
+        leap = self._steps > 0 and norm > _LEAP * self._largest > 0.0
+        if leap and self._first > 0.0 and math.isfinite(self._first):
+            self.limit = _SHARE * self._first
+            self.why = (
+                f"a recurrent net, whose gradient leapt to {norm / self._largest:.1f} times the "
+                f"largest so far in its first steps: clipped to a norm of {self.limit:.3g}, "
+                f"{_SHARE} times the first loss"
+            )
+        self._steps, self._largest = self._steps + 1, max(self._largest, norm)
+        return bool(self.why)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on."""
+        kept = ("limit", "why", "_steps", "_largest", "_first")
+        return {name.strip("_"): getattr(self, name) for name in kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.limit, self.why = float(state["limit"]), str(state["why"])
+        self._steps, self._largest = int(state["steps"]), float(state["largest"])
+        self._first = float(state["first"])
