@@ -19,7 +19,7 @@ from surefoot.benchmark.copies import make_copies
 from surefoot.build import Build
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-PROGRAMS = ["compare", "parameter_pass", "scaling", "watch_overhead"]
+PROGRAMS = ["compare", "guard", "parameter_pass", "scaling", "watch_overhead"]
 
 
 @pytest.fixture(autouse=True)

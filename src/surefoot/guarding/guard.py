@@ -248,7 +248,7 @@ class Guard:
         self._stale.clear()
         if self._rollback and not which.held:
             calm = self._ladder.calm and not self._level.in_a_row
-            self._snapshots.passed(self._subjects(), self.steps, calm, self._due)
+            self._snapshots.passed(self._subjects, self.steps, calm, self._due)
             if calm:
                 self._present = None
         self.steps += 1

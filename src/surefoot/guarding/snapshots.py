@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from surefoot.guarding.slowdown import Slowdown
@@ -49,7 +49,7 @@ class Snapshots:
         """Whether it is time to keep another."""
         return step >= self._next and not self.problem
 
-    def passed(self, subjects: Subjects, step: int, calm: bool, due: bool) -> None:
+    def passed(self, subjects: Callable[[], Subjects], step: int, calm: bool, due: bool) -> None:
         """A step has been taken; calm: nothing is wrong; due: on all ranks, for each must keep the
         same."""
         self._clock()
@@ -61,7 +61,7 @@ class Snapshots:
             self.good, self._waiting = self._waiting, self.good
             self._waiting.clear()
         if self._waiting.step is None and due:
-            self._take(self._waiting, subjects, step)
+            self._take(self._waiting, subjects(), step)
 
     def restore(self, subjects: Subjects) -> None:
         """Put the good one back."""
