@@ -117,10 +117,8 @@ class Ladder:
         return seen.high >= _HIGH or (row.bad >= _IN_A_ROW and seen.high >= _IN_A_ROW)
 
     def _roll_back(self, seen: Seen, step: int, ready: bool) -> tuple[Rung, str] | None:
-        words = (
-            f"{seen.high} losses in a row were out of line ({seen.loss:.3g}, usual is less than "
-        )
-        words += f"{seen.limit:.3g})"
+        high = f"{seen.loss:.3g}, usual is less than {seen.limit:.3g}"
+        words = f"{seen.high} losses in a row were out of line ({high})"
         if not ready or len(self._undone) >= _ROLLBACKS:
             return None
         if len(self._stood) >= _ROLLBACKS:

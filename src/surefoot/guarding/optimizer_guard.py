@@ -101,12 +101,9 @@ class OptimizerGuard:
         self.held = self.reading.held = True
         self.intervention.skip(self.optimizer, parameters)
 
-    def clip_step(self, parameters: list[torch.Tensor], cut: Cut) -> bool:
-        """Do to the gradients what a clipping wants; whether there was anything to do."""
-        if not cut:
-            return False
+    def clip_step(self, parameters: list[torch.Tensor], cut: Cut) -> None:
+        """Do to the gradients what a clipping wants."""
         self.intervention.apply(self.optimizer, parameters, cut)
-        return True
 
     def no_rows(self, count: int) -> np.ndarray:
         """Statistics [count, 5] of gradients that are not looked at."""

@@ -36,11 +36,6 @@ class Snapshots:
         self._typical: float | None = None  # seconds a step
         self._last: float | None = None
 
-    @property
-    def ready(self) -> bool:
-        """Whether there is a good one."""
-        return self.good.step is not None
-
     def begin(self, subjects: Subjects) -> None:
         """Before the first step: what a run begins with is good."""
         self._take(self.good, subjects, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +14,7 @@ from surefoot.guarding.acts import Act, Rung
 from surefoot.guarding.guard import Guard
 from surefoot.watching.training import Training
 
+_LOG = logging.getLogger("surefoot")
 _KEPT = 16  # guards whose acts the report counts
 
 
@@ -30,9 +32,19 @@ class Guards:
         """A training is driven by this optimizer from now on."""
         if self._make is None:
             return
+        try:
+            self._guard(training, optimizer, report)
+        except Exception as error:  # the watch goes on
+            _LOG.warning("%s is not guarded: %s: %s", training.title, type(error).__name__, error)
+            _LOG.debug("where it failed", exc_info=error)
+
+    def _guard(
+        self, training: Training, optimizer: torch.optim.Optimizer, report: Callable[[], Report]
+    ) -> None:
         if training.index in self._own:
             self._own[training.index].add(optimizer)
             return
+        assert self._make is not None
         models = [m for _, m in training.taps.roots() if m is not None]
         guard = self._make([optimizer], models)
         self._own[training.index] = guard
