@@ -119,6 +119,9 @@ def test_a_learning_rate_too_high_for_good_is_halted_with_its_cause(guards: Make
     assert root is not None and root.cause is surefoot.Cause.LEARNING_RATE_TOO_HIGH
     assert root.rule == "SF501" and root.severity is surefoot.Severity.FATAL
     assert root.first_step in range(195, 210)
+    x, y = batches(1, seed=1)[0]  # the first of those that it was trained on
+    assert nn.functional.cross_entropy(model(x), y).item() < 0.3
+    assert "the model is left as it was after step" in str(caught.value)
 
 
 def test_data_that_is_lost_for_good_is_halted_with_its_cause(guards: Make) -> None:

@@ -198,8 +198,7 @@ class Guard:
         self._tell(rung, reason, judged, gradients)
         if rung is Rung.HALT:
             if not self.dry_run:
-                self._halted = reason
-                raise TrainingHalted(reason, self.report())
+                self._halt(reason)
             return
         if rung is Rung.ROLL_BACK:
             self._roll_back()
@@ -299,6 +298,15 @@ class Guard:
         self._statistics.note()
         if self._ladder.rollbacks:  # else it was not the ladder that asked for it
             self._slowdown.begin(self._snapshots.good.rates, self._ladder.rollbacks, self.steps)
+
+    def _halt(self, reason: str) -> None:
+        """End the training, with the last good state in place."""
+        if (good := self._snapshots.good.step) is not None:
+            self._snapshots.restore(self._subjects())
+            when = f"after step {good:,}" if good >= 0 else "before the first step"
+            reason = f"{reason}; the model is left as it was {when}"
+        self._halted = reason
+        raise TrainingHalted(reason, self.report())
 
     def _undo(self) -> None:
         self._level.accept()
