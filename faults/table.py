@@ -92,11 +92,37 @@ def rows(outcomes: Outcomes, jobs: Iterable[Job], bold: Callable[[str], str]) ->
     return made
 
 
+def brief(outcomes: Outcomes, jobs: Iterable[Job]) -> list[list[str]]:
+    """The same with one row a fault: the medians, SGD / AdamW, bold if all runs are survived."""
+    jobs = list(jobs)
+    guards = list(dict.fromkeys(job.guard for job in jobs))
+    made = []
+    for fault in dict.fromkeys(job.fault for job in jobs):
+        row = [FAULTS[fault].words]
+        for guard in guards:
+            own = [j for j in jobs if (j.fault, j.guard) == (fault, guard)]
+            halts = {outcomes[job].halted for job in own}
+            optimizers = dict.fromkeys(job.optimizer for job in own)
+            words = " / ".join(
+                _median([j for j in own if j.optimizer == o], outcomes) for o in optimizers
+            )
+            words = f"halted: {halts.pop()}" if len(halts) == 1 and None not in halts else words
+            row.append(f"**{words}**" if all(survived(job, outcomes) for job in own) else words)
+        made.append(row)
+    return made + [[row[0], *row[2:]] for row in rows(outcomes, jobs, str)[-len(WANTED) :]]
+
+
+def _median(jobs: Sequence[Job], outcomes: Outcomes) -> str:
+    return f"{statistics.median(points(job, outcomes) for job in jobs):+.1f}"
+
+
 def draw(outcomes: Outcomes, jobs: Iterable[Job], markdown: bool, console: Console) -> None:
-    """Print the table, in colour or in Markdown."""
+    """Print the table, in colour, or in Markdown in brief and in full."""
     jobs = list(jobs)
     columns = ["fault", "optimizer", *dict.fromkeys(job.guard for job in jobs)]
     if markdown:
+        print(markdown_table([columns[0], *columns[2:]], brief(outcomes, jobs)))
+        print()
         print(markdown_table(columns, rows(outcomes, jobs, lambda words: f"**{words}**")))
         print(f"\n{CAPTION}")
         return

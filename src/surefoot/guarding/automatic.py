@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from copy import copy
+from statistics import median
 from typing import Any
 
 from torch import nn
@@ -18,8 +20,9 @@ from surefoot.guarding.clipping import Cut
 from surefoot.guarding.outliers import Judgement
 
 _ALONE = "the gradient of this parameter is out of line, that of all together is not"
-_FIRST = 16  # steps in which a recurrent net may show that it leaps
-_LEAP = 3.0  # times the largest norm so far
+_FIRST = 32  # steps in which a recurrent net may show that it leaps
+_BEYOND = 3.0  # times the largest norm so far, in the first steps
+_RECENT, _LEAP = 8, 4.0  # or times the median of so many latest ones
 _SHARE = 0.4  # of the first loss: 0.92 for ten classes, where 1 is the usual choice
 
 
@@ -35,7 +38,8 @@ class Automatic:
             isinstance(m, (nn.RNNBase, nn.RNNCellBase)) for root in modules for m in root.modules()
         )
         self.limit, self.why = math.inf, ""
-        self._steps, self._largest, self._first = 0, 0.0, math.nan
+        self._steps, self._first = 0, math.nan
+        self._norms: list[float] = []  # the latest
 
     @property
     def words(self) -> str:
@@ -61,24 +65,31 @@ class Automatic:
             return False
         if not self._steps and loss is not None:
             self._first = abs(loss)
-        leap = self._steps > 0 and norm > _LEAP * self._largest > 0.0
-        if leap and self._first > 0.0 and math.isfinite(self._first):
+        usual = self._usual()
+        if norm > usual > 0.0 and self._first > 0.0 and math.isfinite(self._first):
             self.limit = _SHARE * self._first
             self.why = (
-                f"a recurrent net, whose gradient leapt to {norm / self._largest:.1f} times the "
-                f"largest so far in its first steps: clipped to a norm of {self.limit:.3g}, "
+                f"a recurrent net, whose gradient leapt from {median(self._norms):.3g} to "
+                f"{norm:.3g} in its first steps: clipped to a norm of {self.limit:.3g}, "
                 f"{_SHARE} times the first loss"
             )
-        self._steps, self._largest = self._steps + 1, max(self._largest, norm)
+        self._steps += 1
+        self._norms = [*self._norms[1 - _RECENT :], norm]
         return bool(self.why)
+
+    def _usual(self) -> float:
+        """The norm above which the next one is a leap."""
+        if len(self._norms) < _RECENT:
+            return _BEYOND * max(self._norms, default=math.inf)
+        return _LEAP * median(self._norms)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on."""
-        kept = ("limit", "why", "_steps", "_largest", "_first")
-        return {name.strip("_"): getattr(self, name) for name in kept}
+        kept = ("limit", "why", "_steps", "_norms", "_first")
+        return {name.strip("_"): copy(getattr(self, name)) for name in kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
         self.limit, self.why = float(state["limit"]), str(state["why"])
-        self._steps, self._largest = int(state["steps"]), float(state["largest"])
+        self._steps, self._norms = int(state["steps"]), list(map(float, state["norms"]))
         self._first = float(state["first"])
