@@ -12,6 +12,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
 
 import click
 import torch
@@ -48,16 +50,13 @@ def timed() -> Iterator[None]:
     """Time what keeping a state takes."""
     take = Snapshot.take
 
-    def clocked(*args: object) -> None:
+    def clocked(*args: Any) -> None:
         begin = time.perf_counter()
-        take(*args)  # pyrefly: ignore
+        take(*args)
         Kept.seconds += time.perf_counter() - begin
 
-    Snapshot.take = clocked  # type: ignore[method-assign]
-    try:
+    with patch.object(Snapshot, "take", clocked):
         yield
-    finally:
-        Snapshot.take = take  # type: ignore[method-assign]
 
 
 def row(name: str, rounds: int, turns: int) -> list[str]:

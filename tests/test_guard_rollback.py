@@ -14,6 +14,7 @@ from torch import nn
 
 import surefoot
 from surefoot.guarding.acts import Rung
+from surefoot.guarding.automatic import Automatic
 from surefoot.guarding.snapshot import Snapshot, Subjects
 from test_guard_steps import batches, guards, network, same, spoilt, state, step
 
@@ -310,6 +311,14 @@ def test_a_recurrent_net_that_does_not_leap_is_left_alone(guards: Make) -> None:
     for x, y in batches(100):
         step(model, optimizer, x, y)
     assert len(guard.acts) == 0 and "out of line" in guard.chosen
+
+
+def test_a_recurrent_net_taken_up_again_is_not_clipped_to_nothing() -> None:
+    """Its first loss is that of a run that had learned; the usual norm says what is left of it."""
+    automatic = Automatic([Rows()])
+    for _ in range(10):
+        assert not automatic.leapt(1.0, 1e-3)
+    assert automatic.leapt(50.0, 1e-3) and automatic.limit == pytest.approx(0.2)
 
 
 def test_bad_batches_in_a_row_are_taken_at_their_usual_size_at_most(guards: Make) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 import surefoot
 from surefoot.guarding.acts import Rung
+from surefoot.guarding.clipping import CLIPPINGS
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=1e-3),
@@ -304,5 +305,8 @@ def test_what_is_no_guard_is_refused(arguments: Any, words: str) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     with pytest.raises(ValueError, match=words):
         surefoot.guard(optimizer, model, **arguments)
+    two = [torch.optim.SGD([p], lr=0.05) for p in (model[0].weight, model[0].bias)]  # type: ignore[index, union-attr, list-item]
+    with pytest.raises(ValueError, match="expected the name of a clipping for 2 optimizers"):
+        surefoot.guard(two, model, clip=CLIPPINGS["zclip"]())
     with pytest.raises(TypeError, match=r"expected model to be a torch\.nn\.Module"):
         surefoot.guard(optimizer, "model")  # type: ignore[arg-type]

@@ -24,13 +24,15 @@ _FIRST = 32  # steps in which a recurrent net may show that it leaps
 _BEYOND = 3.0  # times the largest norm so far, in the first steps
 _RECENT, _LEAP = 8, 4.0  # or times the median of so many latest ones
 _SHARE = 0.4  # of the first loss: 0.92 for ten classes, where 1 is the usual choice
+_LEAST = 0.2  # of the usual norm: a run that was taken up again begins with a small loss
 
 
 class Automatic:
     """limit: the norm to clip to, infinite for none; why: in words, empty without one.
 
     The limit is a share of the first loss, so that a loss times any number is clipped alike: along
-    a gradient of that norm the loss could not fall to zero within less than a distance of 2.5.
+    a gradient of that norm the loss could not fall to zero within less than a distance of 2.5. It
+    is a fifth of the usual norm at least.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
@@ -67,11 +69,11 @@ class Automatic:
             self._first = abs(loss)
         usual = self._usual()
         if norm > usual > 0.0 and self._first > 0.0 and math.isfinite(self._first):
-            self.limit = _SHARE * self._first
+            self.limit = max(_SHARE * self._first, _LEAST * median(self._norms))
             self.why = (
                 f"a recurrent net, whose gradient leapt from {median(self._norms):.3g} to "
                 f"{norm:.3g} in its first steps: clipped to a norm of {self.limit:.3g}, "
-                f"{_SHARE} times the first loss"
+                f"from the first loss of {self._first:.3g}"
             )
         self._steps += 1
         self._norms = [*self._norms[1 - _RECENT :], norm]

@@ -89,6 +89,11 @@ def _checked(
         )
     if rollback and not skip:
         raise ValueError("expected skip=True with rollback=True: what is lost has to be held back")
+    if len(optimizers) > 1 and not (clip is None or isinstance(clip, (int, float, str))):
+        raise ValueError(
+            f"expected the name of a clipping for {len(optimizers)} optimizers, got one object, "
+            "which would mix what it learns of them: give its name, or guard each by itself"
+        )
     _clipping(clip)
     for one in optimizers:
         if (before := _GUARDS.get(one)) is not None and (old := before()) is not None:
