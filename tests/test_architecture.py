@@ -49,7 +49,12 @@ FLOORS = {
     "voice": 1,
 }
 # The few imports along a floor: (importing room, imported room).
-SIDEWAYS = {("record", "signals"), ("checking", "watching"), ("benchmark", "watching")}
+SIDEWAYS = {
+    ("record", "signals"),
+    ("checking", "watching"),
+    ("benchmark", "watching"),
+    ("remedies", "probes"),
+}
 
 # Never a part of the core; an integration imports its own inside a function.
 FORBIDDEN = {
