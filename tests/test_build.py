@@ -40,7 +40,7 @@ SLIPS: list[tuple[Any, str]] = [
     ((frozen(), B, L), "all of its parameters are frozen"),
     ((nn.ReLU(), B, L), "it has no parameters"),
     ((nn.LazyLinear(3), B, L), "lazy layers"),
-    ((M, torch.utils.data.DataLoader([1]), L), "got a DataLoader: return next"),
+    ((M, torch.utils.data.DataLoader([]), L), "got an empty one"),
     ((M, iter([1]), L), "expected one batch in second place, got a list_iterator"),
     ((M, None, L), "expected one batch of tensors in second place"),
     ((M, (np.zeros(3), np.zeros(3)), L), "torch.from_numpy"),
@@ -167,3 +167,16 @@ class TestCommand:
         done = invoke("checked_project:broken")
         assert done.exit_code == 1
         assert "checked_project:broken failed" in done.output
+
+
+def test_a_loader_stands_for_its_batches() -> None:
+    data = torch.utils.data.TensorDataset(torch.arange(6.0)[:, None], torch.zeros(6, 1))
+    loader = torch.utils.data.DataLoader(data, batch_size=2)
+    build = from_parts((nn.Linear(1, 1), loader, nn.MSELoss()))
+    assert [t.flatten().tolist() for t in build.batch] == [[0.0, 1.0], [0.0, 0.0]]
+    batches = build.batches()
+    assert [next(batches)[0][0].item() for _ in range(5)] == [0.0, 2.0, 4.0, 0.0, 2.0]
+    one = from_parts((nn.Linear(1, 1), (torch.ones(2, 1), torch.ones(2, 1)), nn.MSELoss()))
+    again = one.batches()
+    assert next(again) is next(again)
+    assert build.on(one.batch).batch is one.batch

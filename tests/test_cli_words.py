@@ -66,6 +66,10 @@ class TestWords:
             for name, command in cli.commands.items()
         }
         assert surface == {
+            "prove": [
+                "--budget", "--json", "--output", "--patch", "--quiet", "--ray", "--remedy",
+                "--seeds", "--steps", "--workers", "target",
+            ],
             "run": [
                 "--dry-run", "--fail-on", "--guard", "--ignore", "--json", "--name",
                 "--no-forensics", "--no-record", "--quiet", "--runs", "-m", "arguments", "script",
@@ -117,7 +121,7 @@ class TestWords:
         assert "surefoot" in done.stdout
 
     def test_unknown_rule(self, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("surefoot.cli._known_rules", lambda: ["SF101", "SF102"])
+        monkeypatch.setattr("surefoot.cli.shared.known_rules", lambda: ["SF101", "SF102"])
         with pytest.raises(click.BadParameter, match=r"no rule SF999\. Known rules: SF101, SF102"):
             options("--ignore", "SF999", "--ignore", "SF101", script)
         assert options("--ignore", "SF101", "--ignore", "SF102", script).ignore == (
@@ -128,7 +132,7 @@ class TestWords:
     def test_rules_that_cannot_be_asked_for(
         self, script: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("surefoot.cli._known_rules", lambda: [])
+        monkeypatch.setattr("surefoot.cli.shared.known_rules", lambda: [])
         assert options("--ignore", "SF999", script).ignore == ("SF999",)
 
 

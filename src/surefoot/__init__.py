@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from surefoot.halted import TrainingHalted as TrainingHalted
     from surefoot.theory.gain import Gain as Gain
     from surefoot.theory.gain import gain as gain
+    from surefoot.trial.applied import apply as apply
+    from surefoot.trial.proof import Proof as Proof
+    from surefoot.trial.prove import ProofError as ProofError
+    from surefoot.trial.prove import prove as prove
     from surefoot.watching.guarded import guard as guard
     from surefoot.watching.watch import Watch as Watch
     from surefoot.watching.watch import watch as watch
@@ -48,6 +52,8 @@ _HOMES = (
     | dict.fromkeys(["Gain", "gain"], "surefoot.theory.gain")
     | {"Guard": "surefoot.guarding.guard", "TrainingHalted": "surefoot.halted"}
     | {"guard": "surefoot.watching.guarded"}
+    | {"apply": "surefoot.trial.applied", "Proof": "surefoot.trial.proof"}
+    | dict.fromkeys(["ProofError", "prove"], "surefoot.trial.prove")
     | dict.fromkeys(["Watch", "watch"], "surefoot.watching.watch")
 )
 __all__ = ["__version__", *_HOMES]

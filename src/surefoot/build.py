@@ -1,4 +1,4 @@
-"""What a project's `build` gives: a model, one batch, a loss function and maybe an optimizer.
+"""What a project's `build` gives: a model, a batch or a DataLoader, a loss, maybe an optimizer.
 
 A build is what `surefoot check project.train:build` calls. Every slip in it becomes a BuildError
 that says what was expected, what came, the likely cause, and shows an example that works.
@@ -13,7 +13,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ A build that works:
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)   # optional
         return model, (inputs, targets), torch.nn.CrossEntropyLoss(), optimizer
 """
-_PARTS = "model, batch, loss function and optionally optimizer"
+_PARTS = "model, batch (or DataLoader), loss function and optionally optimizer"
 
 
 class BuildError(ValueError):
@@ -48,13 +48,24 @@ class Build:
     batch: a pair (inputs, targets); anything else is both at once, as an autoencoder's images or
     the dict of a transformers model. Inputs go into the model as they are, a tuple as several
     arguments, a dict as keywords. loss_fn(output, targets) gives one number; None takes the output
-    for its own loss (`output.loss`).
+    for its own loss (`output.loss`). loader: all batches, where a DataLoader stood in their place;
+    `batch` is the first of them.
     """
 
     model: nn.Module
     batch: Any
     loss_fn: Callable[..., torch.Tensor] | None
     optimizer: torch.optim.Optimizer | None = None
+    loader: Any = None
+
+    def batches(self) -> Iterator[Any]:
+        """The batches to train on, without end: those of the loader, or the one there is."""
+        while True:
+            yield from (self.batch,) if self.loader is None else self.loader
+
+    def on(self, batch: Any) -> Build:
+        """The same on another batch."""
+        return replace(self, batch=batch)
 
     @property
     def inputs(self) -> Any:
@@ -135,7 +146,8 @@ def _scalar(loss: Any) -> torch.Tensor:
 
 
 def check_build(build: Build) -> Build:
-    """The build itself, if its parts are what they must be; raises BuildError otherwise."""
+    """The build, if its parts are what they must be; raises BuildError otherwise."""
+    build = _with_first_batch(build)
     model, batch, loss_fn, optimizer = build.model, build.batch, build.loss_fn, build.optimizer
     _check_model(model)
     _check_batch(batch)
@@ -176,10 +188,6 @@ def _check_model(model: Any) -> None:
 
 
 def _check_batch(batch: Any) -> None:
-    if isinstance(batch, torch.utils.data.DataLoader):
-        raise BuildError(
-            "expected one batch in second place, got a DataLoader: return next(iter(loader))"
-        )
     if isinstance(batch, (Iterator, torch.utils.data.Dataset)):
         raise BuildError(
             f"expected one batch in second place, got a {type(batch).__name__}: return a batch "
@@ -274,6 +282,15 @@ def from_parts(made: Any) -> Build:
             f"expected build to return {_PARTS}, got a {type(made).__name__}{count}\n\n{EXAMPLE}"
         )
     return check_build(Build(*made))
+
+
+def _with_first_batch(build: Build) -> Build:
+    if not isinstance(build.batch, torch.utils.data.DataLoader):
+        return build
+    batch = next(iter(build.batch), None)
+    if batch is None:
+        raise BuildError("expected a DataLoader with batches in it, got an empty one")
+    return replace(build, batch=batch, loader=build.batch)
 
 
 def _module(place: str) -> types.ModuleType:

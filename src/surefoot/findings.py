@@ -116,7 +116,8 @@ class Finding:
 
     `layer` is the `named_modules()` name of the origin, None where the cause has no layer.
     `victims` carry the symptom only, in execution order. `follows` names the rule of the finding
-    that explains this one; a finding with `root=True` follows from nothing.
+    that explains this one; a finding with `root=True` follows from nothing. `unhelpful`: (remedy,
+    reason) of what people reach for and what would not help here.
     """
 
     rule: str
@@ -133,10 +134,11 @@ class Finding:
     evidence: tuple[Evidence, ...] = ()
     remedies: tuple[Remedy, ...] = ()
     follows: str | None = None
+    unhelpful: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The finding as the plain dict of the report contract."""
-        return {
+        data: dict[str, Any] = {
             "rule": self.rule,
             "pathology": str(self.pathology),
             "cause": str(self.cause),
@@ -170,6 +172,9 @@ class Finding:
                 for r in self.remedies
             ],
         }
+        if self.unhelpful:
+            data["unhelpful"] = [{"remedy": name, "why": why} for name, why in self.unhelpful]
+        return data
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Finding:
@@ -189,6 +194,7 @@ class Finding:
             evidence=tuple(Evidence(**e) for e in data["evidence"]),
             remedies=tuple(Remedy(**r) for r in data["remedies"]),
             follows=data.get("follows"),
+            unhelpful=tuple((u["remedy"], u["why"]) for u in data.get("unhelpful", ())),
         )
 
 

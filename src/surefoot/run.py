@@ -372,6 +372,7 @@ def _environment(options: Options) -> dict[str, Any]:
     return {
         "script": options.program.target,
         "argv": [options.program.target, *options.arguments],
+        "module": bool(options.program.module),
         "cwd": working_directory(),
         "options": {
             "forensics": options.forensics,

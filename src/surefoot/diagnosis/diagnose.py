@@ -16,6 +16,7 @@ import numpy as np
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.rules import RULES
 from surefoot.findings import Cause, Finding, Guarded, Pathology, Report, Severity
+from surefoot.remedies.decision import candidates, unhelpful
 
 _LOG = logging.getLogger("surefoot")
 # What a non-finite value cannot be explained by: it was made by its own batch or operation.
@@ -69,7 +70,15 @@ def _rooted(findings: list[Finding]) -> list[Finding]:
         if follows is not None:  # the cure is the root's; treating a symptom misleads
             finding = replace(finding, remedies=())
         named.append(replace(finding, follows=follows))
+    named = [f if f.follows else _prescribed(f) for f in named]
     return sorted(named, key=lambda f: (not f.root, -f.severity.rank, f.first_step))
+
+
+def _prescribed(finding: Finding) -> Finding:
+    """With all that is worth trying, and what is not."""
+    if finding.severity is Severity.ADVICE:
+        return finding
+    return replace(finding, remedies=candidates(finding), unhelpful=unhelpful(finding))
 
 
 def _explains(root: Finding, other: Finding) -> bool:

@@ -6,51 +6,31 @@ The order within a list is the order in which to try.
 from __future__ import annotations
 
 from surefoot.findings import Cause, Remedy
+from surefoot.remedies import prescribed
 
 _DEEP = 30  # weighted layers beyond which mending the variance alone was not enough
 
-RESIDUAL = Remedy(
+RESIDUAL = prescribed(
     "residual.rezero",
     None,
     "a skip connection lets the gradient pass every block unchanged, whatever its weights are",
-    "x = x + self.alpha * block(x)      # self.alpha = nn.Parameter(torch.zeros(()))",
 )
-KAIMING = Remedy(
-    "init.kaiming_normal",
-    None,
-    "keeps the variance through layers with ReLU",
-    "nn.init.kaiming_normal_(layer.weight, nonlinearity='relu'); nn.init.zeros_(layer.bias)",
-)
-XAVIER = Remedy(
-    "init.xavier_normal",
-    None,
-    "keeps the variance through layers with tanh",
-    "nn.init.xavier_normal_(layer.weight); nn.init.zeros_(layer.bias)",
-)
-RELU = Remedy(
+KAIMING = prescribed("init.kaiming_normal", None, "keeps the variance through layers with ReLU")
+XAVIER = prescribed("init.xavier_normal", None, "keeps the variance through layers with tanh")
+RELU = prescribed(
     "activation.relu",
     None,
     "its slope is one on half of its inputs, with the weights that belong to it",
-    "nn.ReLU()   # and nn.init.kaiming_normal_(layer.weight, nonlinearity='relu')",
 )
-SKIP_STEP = Remedy(
+SKIP_STEP = prescribed(
     "guard.skip",
     None,
     "a step that is not taken cannot poison the weights; no clipping survives a NaN",
-    "if torch.isfinite(loss): loss.backward(); optimizer.step()",
 )
-SKIP_OUTLIER = Remedy(
-    "guard.skip",
-    None,
-    "a step that is not taken cannot throw the weights away",
-    "if loss.item() < 3 * usual: loss.backward(); optimizer.step()   # usual: median of the last",
+SKIP_OUTLIER = prescribed(
+    "guard.skip", None, "a step that is not taken cannot throw the weights away"
 )
-CLIP = Remedy(
-    "clipping.norm",
-    None,
-    "keeps one large gradient from throwing the weights away",
-    "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)   # between backward and step",
-)
+CLIP = prescribed("clipping.norm", None, "keeps one large gradient from throwing the weights away")
 
 
 def aimed(remedy: Remedy, target: str | None) -> Remedy:
@@ -93,5 +73,4 @@ def for_depth(
 
 def learning_rate(factor: float, why: str) -> Remedy:
     """Multiply the learning rate by `factor`."""
-    code = f"optimizer = ...(model.parameters(), lr={factor:g} * lr)"
-    return Remedy("learning_rate.scale", None, why, code, {"factor": factor})
+    return prescribed("learning_rate.scale", None, why, factor=factor)

@@ -9,9 +9,10 @@ its parameters and its place: what it computes is changed by giving it a class o
 from __future__ import annotations
 
 import fnmatch
+import functools
 import types
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.utils._pytree import tree_map
 
 from surefoot.layers import kind_of, modules_of, unwrap
 from surefoot.probes.aside import set_aside
+from surefoot.probes.attributes import Refused
 from surefoot.probes.random_state import accelerators, undisturbed
 
 Around = Callable[..., Any]  # (inner, *args, **kwargs): what a module computes instead
@@ -64,6 +66,10 @@ class Subject:
         self.guard = guard
         self.adopted: list[nn.Parameter] = []  # parameters that were not there before
         self._undo: list[Callable[[], Any]] = []
+        self._followers: list[Callable[[Any], None]] = []  # what is to be done at steps
+        self._at_loss: list[Callable[[list[nn.Parameter]], Any]] = []
+        self.live = False  # whether somebody tells of the losses
+        self.loss: Callable[[int], torch.Tensor] | None = None  # of the k-th batch, where known
 
     # -- what there is --------------------------------------------------------------------------
 
@@ -85,7 +91,8 @@ class Subject:
         return [
             (name, module)
             for name, module in self.modules(target)
-            if kind_of(module).weighted and isinstance(getattr(module, "weight", None), nn.Parameter)
+            if kind_of(module).weighted
+            and isinstance(getattr(module, "weight", None), nn.Parameter)
         ]
 
     @contextmanager
@@ -104,7 +111,11 @@ class Subject:
             args, kwargs = tree_map(_copied, (call.args, call.kwargs))
             return call.module(*args, **kwargs)
 
-        with set_aside(modules):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(set_aside(modules))
+            except Refused as reason:
+                raise NotApplicable(f"it cannot be called aside: {reason}") from None
             yield again
 
     @contextmanager
@@ -145,6 +156,7 @@ class Subject:
             return
         before = type(module)
 
+        @functools.wraps(before.forward)  # whoever looks at its signature finds the script's
         def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
             return around(types.MethodType(before.forward, self), *args, **kwargs)
 
@@ -152,9 +164,19 @@ class Subject:
         module.__class__ = type(before.__name__, (before,), {"forward": forward, **names})
         self.on_undo(lambda: setattr(module, "__class__", before))
 
+    def computes(self, module: nn.Module, kind: type[nn.Module]) -> None:
+        """A wrapped activation module computes what another class does: it goes by that name."""
+        made: Any = type(module)
+        made.__name__, made.__qualname__, made.__module__ = (
+            kind.__name__,
+            kind.__qualname__,
+            kind.__module__,
+        )
+
     def _wrap_own(self, module: nn.Module, around: Around) -> None:
         inner = vars(module)["forward"]
 
+        @functools.wraps(inner)
         def forward(*args: Any, **kwargs: Any) -> Any:
             return around(inner, *args, **kwargs)
 
@@ -202,21 +224,63 @@ class Subject:
 
     def before_step(self, act: Callable[[torch.optim.Optimizer], Any]) -> None:
         """Have something done each time an optimizer is about to step."""
-        for optimizer in self._known():
-            handle = optimizer.register_step_pre_hook(lambda o, a, k: act(o))
-            self.on_undo(handle.remove)
+        self._at_steps(act, "register_step_pre_hook")
 
     def after_step(self, act: Callable[[torch.optim.Optimizer], Any]) -> None:
         """Have something done each time an optimizer has stepped."""
+        self._at_steps(act, "register_step_post_hook")
+
+    def _at_steps(self, act: Callable[[torch.optim.Optimizer], Any], register: str) -> None:
+        def hook(optimizer: Any, *_: Any) -> None:  # a value would replace the step's arguments
+            act(optimizer)
+
+        self.follow(lambda o: self.on_undo(getattr(o, register)(hook).remove))
+
+    def follow(self, act: Callable[[torch.optim.Optimizer], Any]) -> None:
+        """Do something to each optimizer there is, and to each one that comes.
+
+        Raises NotApplicable where none is known.
+        """
         for optimizer in self._known():
-            handle = optimizer.register_step_post_hook(lambda o, a, k: act(o))
-            self.on_undo(handle.remove)
+            act(optimizer)
+        self._followers.append(act)
+        self.on_undo(lambda: self._followers.remove(act))
+
+    def take(self, optimizer: torch.optim.Optimizer) -> None:
+        """One more optimizer of the same training: what is done at steps holds for it as well."""
+        self.optimizers.append(optimizer)
+        for follow in self._followers:
+            follow(optimizer)
+
+    def at_loss(self, act: Callable[[list[nn.Parameter]], Any]) -> None:
+        """Have something done with the parameters that the first loss depends on.
+
+        Raises NotApplicable where nobody tells of losses.
+        """
+        if not self.live:
+            raise NotApplicable("it has to see the loss, in a run that is watched")
+        self._at_loss.append(act)
+
+    def loss_seen(self, leaves: list[nn.Parameter]) -> bool:
+        """The first backward is about to begin; whether anything was done with it."""
+        waiting, self._at_loss = self._at_loss, []
+        for act in waiting:
+            act(leaves)
+        return bool(waiting)
 
     def guarded(self, **options: Any) -> None:
         """Put the optimizers under a guard, with the options of `surefoot.guard`."""
         if self.guard is None:
             raise NotApplicable("a guard is made by surefoot.guard(optimizer, model), in the code")
-        self.on_undo(self.guard(self._known(), self.models[0] if self.models else None, **options))
+        make, model = self.guard, self.models[0] if self.models else None
+        self.on_undo(make(self._known(), model, **options))
+        together = {id(o) for o in self.optimizers}
+
+        def follow(optimizer: torch.optim.Optimizer) -> None:
+            if id(optimizer) not in together:
+                self.on_undo(make([optimizer], model, **options))
+
+        self.follow(follow)
 
     def _known(self) -> list[torch.optim.Optimizer]:
         if not self.optimizers:

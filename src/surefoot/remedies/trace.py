@@ -57,7 +57,8 @@ def trace(subject: Subject, target: str | None = None) -> list[Visit]:
 
     >>> from surefoot.remedies.subject import FirstCall
     >>> net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
-    >>> [(v.name, v.fed_by) for v in trace(Subject([net], call=FirstCall(net, (torch.ones(2, 4),))))]
+    >>> subject = Subject([net], call=FirstCall(net, (torch.ones(2, 4),)))
+    >>> [(v.name, v.fed_by) for v in trace(subject)]
     [('0', None), ('2', 'tanh')]
     """
     names = {id(m): name for name, m in subject.weighted(target)}

@@ -62,5 +62,6 @@ class Treatment(ABC):
         return "\n".join(rows)
 
     def remedy(self, why: str = "") -> Remedy:
-        """The same as data, for a finding."""
-        return Remedy(self.name, self.target, why or self.why, self.code(), dict(self.parameters))
+        """The same as data, for a finding; parameters are those that are not as usual."""
+        own = {k: v for k, v in self.parameters.items() if v != self.defaults[k]}
+        return Remedy(self.name, self.target, why or self.why, self.code(), own)

@@ -61,10 +61,10 @@ def save_report(data: RunData, path: str | Path) -> Path:
 
 def render_report(data: RunData) -> str:
     """The report as one self-contained HTML document of less than 6 MB."""
-    library, script = get_plotlyjs(), _asset("report.js")
+    library, script = get_plotlyjs(), asset("report.js")
     report, drawn = data.report, _figures(data)
     check = report if isinstance(report, Check) else None
-    return _template().render(
+    return template("report.html.j2").render(
         data=data,
         report=report,
         lead=words.lead(report) if report.verdict is Verdict.UNSTABLE else None,
@@ -74,14 +74,14 @@ def render_report(data: RunData) -> str:
         acts=guarded(data.report.guard),
         figures={name: (spec.title, spec.caption) for name, spec in FIGURES.items()},
         drawn=drawn,
-        payload=_inert({"figures": drawn, "light": _plain(LIGHT), "dark": _plain(DARK)}),
+        payload=inert({"figures": drawn, "light": plain_figure(LIGHT), "dark": plain_figure(DARK)}),
         follows=_follows(report),
         events=[(e.step, e.kind, _flat(e.detail)) for e in data.events[:EVENTS]],
         environment=[(key, _flat(value)) for key, value in data.environment.items()],
-        css=Markup(_asset("report.css")),
+        css=Markup(asset("report.css")),
         library=Markup(library),
         script=Markup(script),
-        policy=_policy(library, script),
+        policy=policy(library, script),
     )
 
 
@@ -92,19 +92,19 @@ def _figures(data: RunData) -> dict[str, Any]:
         figure = spec.draw(data)
         if figure is not None:
             figure.layout.template = None
-            drawn[name] = _plain(figure)
+            drawn[name] = plain_figure(figure)
     return drawn
 
 
-def _plain(part: go.Figure | go.layout.Template) -> dict[str, Any]:
+def plain_figure(part: go.Figure | go.layout.Template) -> dict[str, Any]:
     """Plotly's own JSON for a figure or a template, as a dict."""
     return json.loads(to_json_plotly(part.to_plotly_json()))
 
 
-def _inert(value: Any) -> Markup:
+def inert(value: Any) -> Markup:
     r"""JSON for a script element: no `<`, `>`, `&` or line separator is left in it.
 
-    >>> str(_inert(["</script>"]))
+    >>> str(inert(["</script>"]))
     '["\\u003c/script\\u003e"]'
     """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
@@ -128,7 +128,7 @@ def _flat(value: Any) -> str:
     return words.number(value) if isinstance(value, float) else words.clean(value)
 
 
-def _policy(*scripts: str) -> str:
+def policy(*scripts: str) -> str:
     """Content security policy: these inline scripts and nothing else, no request of any kind."""
     digests = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
     allowed = " ".join(f"'sha256-{d}'" for d in digests)
@@ -138,12 +138,14 @@ def _policy(*scripts: str) -> str:
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file that a page holds whole."""
     return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page's template."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -152,4 +154,4 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters.update(_FILTERS)
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)

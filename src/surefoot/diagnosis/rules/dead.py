@@ -34,16 +34,10 @@ from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule, bad_severity
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+from surefoot.findings import Cause, Evidence, Finding, Pathology
 from surefoot.signals.flow import Call, Flow
 
 _DEAD, _LEARNS, _ROUNDS = 0.95, 0.25, 0.5
-_LEAKY = Remedy(
-    "activation.leaky_relu",
-    None,
-    "a slope below zero brings a dead unit back",
-    "nn.LeakyReLU(0.1)",
-)
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -99,7 +93,7 @@ def _finding(case: Case, flow: Flow, dead: list[Call]) -> Finding:
     share = origin.frozen or 1.0
     later = flow is not case.first
     when = f"since step {flow.step} at the latest" if later else "from the start"
-    remedies = [prescriptions.KAIMING, _LEAKY]
+    remedies = []  # of those for units that were born dead the table knows the order
     if later:
         remedies.insert(0, prescriptions.learning_rate(0.1, "so that units do not die"))
     return Finding(

@@ -31,20 +31,15 @@ from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule
 from surefoot.diagnosis.rules.dead import dead_calls, fed_nothing
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.remedies import prescribed
 from surefoot.signals.flow import Call, Flow
 
 _FROZEN, _LEARNS, _STEPS = 0.95, 0.5, 30
-_CONNECT = Remedy(
-    "graph.connect",
-    None,
-    "without a path from the loss there is nothing to learn from",
-    "# remove .detach(), .data, .item() or no_grad() between this layer and the loss",
+_CONNECT = prescribed(
+    "graph.connect", None, "without a path from the loss there is nothing to learn from"
 )
-_REBUILD = Remedy(
-    "optimizer.rebuild",
-    None,
-    "it holds parameters that the trained model does not use",
-    "optimizer = torch.optim.SGD(model.parameters(), lr=lr)   # after the model is final",
+_REBUILD = prescribed(
+    "optimizer.rebuild", None, "it holds parameters that the trained model does not use"
 )
 
 

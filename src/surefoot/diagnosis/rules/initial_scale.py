@@ -37,16 +37,11 @@ from surefoot.diagnosis.profile import first_profile
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
 from surefoot.layers import Kind
+from surefoot.remedies import prescribed
 from surefoot.signals.flow import Call
 
 _GAIN, _LOSS, _VECTOR = 3.0, 2.0, 30.0
 _LEARNS, _CHAIN = 0.25, 0.87
-_SMALLER = Remedy(
-    "init.normal",
-    None,
-    "brings the gain of each matrix to about one",
-    "nn.init.normal_(layer.weight, std=layer.in_features ** -0.5)",
-)
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -79,18 +74,30 @@ def judge(case: Case) -> Iterator[Finding]:
         last_step=case.facts.steps - 1,
         confidence=0.85,
         sentence=(
-            f"The weights of {name} and {len(large) - 1} more layers are too large (gain "
-            f"{gain:.2g} where about 1 is usual){_first_loss(ratio)}; {result.words()}."
+            f"The weights of {_they(name, len(large) - 1)} too large (gain {gain:.2g} where about "
+            f"1 is usual){_first_loss(ratio)}; {result.words()}."
         ),
         evidence=(
             Evidence("first loss over the trivial predictor's", ratio, "0.9 to 1.5", flow.step),
             Evidence("gain of the layer's weights", gain, "0.5 to 1.7", flow.step),
             Evidence("layers with a gain above 3", len(large), "0", flow.step),
         ),
-        remedies=(
-            Remedy(_SMALLER.remedy, name, _SMALLER.why, _SMALLER.code, {"std": "fan_in ** -0.5"}),
-        ),
+        remedies=_remedies(case, name, large),
     )
+
+
+def _they(name: str, others: int) -> str:
+    if others == 0:
+        return f"{name} are"
+    return f"{name} and {others} more layer{'s' if others > 1 else ''} are"
+
+
+def _remedies(case: Case, name: str, large: list[Call]) -> tuple[Remedy, ...]:
+    """For one layer on its own; where there are several the table knows the order."""
+    if len(large) > 1:
+        return ()
+    embeds = case.layers.layers[large[0].layer].kind is Kind.EMBEDDING
+    return (prescribed("init.default" if embeds else "init.kaiming_normal", name),)
 
 
 def _first_loss(ratio: float | None) -> str:

@@ -31,18 +31,16 @@ from collections.abc import Iterator
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule, bad_severity
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.layers import Kind
+from surefoot.remedies import prescribed
 from surefoot.signals.flow import Flow
 
 _ABSURD, _LARGE, _SMALL = 300.0, 30.0, 5e-3
 _MOST, _SOME = 0.75, 0.25
 _BOUNDED, _SHUT, _CALM = ("tanh", "sigmoid", "softmax"), 0.3, 3.0
-_STANDARDISE = Remedy(
-    "input.standardise",
-    None,
-    "the initialisation assumes inputs of unit variance",
-    "x = (x - train.mean(0)) / train.std(0).clamp(min=1e-6)",
+_STANDARDISE = prescribed(
+    "input.standardise", None, "the initialisation assumes inputs of unit variance"
 )
 
 

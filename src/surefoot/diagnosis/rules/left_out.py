@@ -29,15 +29,11 @@ from collections.abc import Iterator
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
+from surefoot.remedies import prescribed
 
 _SHARE, _MOST, _LEARNS = 0.25, 0.5, 0.5
-_BUILD = Remedy(
-    "optimizer.rebuild",
-    None,
-    "only what an optimizer holds can learn",
-    "optimizer = torch.optim.AdamW(model.parameters(), lr=lr)   # once the model is complete",
-)
+_BUILD = prescribed("optimizer.rebuild", None, "only what an optimizer holds can learn")
 
 
 def left_out(case: Case) -> float:

@@ -37,7 +37,8 @@ from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.diagnosis.rules import first_update
 from surefoot.diagnosis.rules.learning_rate_high import overshoots
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
+from surefoot.remedies import prescribed
 
 _FACTOR, _WEIGHT, _TINY = 8.0, 128.0, 1e-4
 _LEARNED = 0.25
@@ -80,11 +81,11 @@ def judge(case: Case) -> Iterator[Finding]:
             Evidence("update-to-weight ratio, highest median", steps.highest, "1e-4 to 1e-2"),
         ),
         remedies=(
-            Remedy(
+            prescribed(
                 "loss.mean",
                 None,
                 "the gradient's size then does not depend on the batch size",
-                "loss = F.cross_entropy(output, target, reduction='mean')",
+                factor=factor,
             ),
         ),
     )

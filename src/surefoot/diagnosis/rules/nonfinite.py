@@ -43,6 +43,7 @@ from surefoot.diagnosis.rule import Rule
 from surefoot.diagnosis.rules.bad_batch import standing
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 from surefoot.kernels import NONFINITE, STATISTICS
+from surefoot.remedies import prescribed
 
 _STANDS_OUT = 30.0  # times the usual scale of a batch
 _HUGE = 1e8  # values beyond which an overflow is the end of an explosion, not its beginning
@@ -244,29 +245,19 @@ def _operation(
 def remedies(cause: Cause, layer: str | None) -> tuple[Remedy, ...]:
     """What to do about a value that is not finite; skipping its step always helps."""
     mend = {
-        Cause.UNDEFINED_OPERATION: Remedy(
+        Cause.UNDEFINED_OPERATION: prescribed(
             "operation.mask",
             layer,
             "keep the argument inside the operation's domain, in both branches of a where",
-            "x = x.clamp(min=1e-6)   # before log, sqrt or division",
         ),
-        Cause.DTYPE_OVERFLOW: Remedy(
-            "dtype.float32",
-            layer,
-            "float32 holds numbers up to 3e38, float16 only to 65504",
-            "with torch.autocast(device_type, enabled=False): y = f(x.float())",
+        Cause.DTYPE_OVERFLOW: prescribed(
+            "dtype.float32", layer, "float32 holds numbers up to 3e38, float16 only to 65504"
         ),
-        Cause.DTYPE_UNDERFLOW: Remedy(
-            "amp.master_weights",
-            None,
-            "an optimizer needs the range of float32 for its own state",
-            "model.float(); with torch.autocast(device_type, dtype=torch.float16): ...",
+        Cause.DTYPE_UNDERFLOW: prescribed(
+            "amp.master_weights", None, "an optimizer needs the range of float32 for its own state"
         ),
-        Cause.NONFINITE_INPUT: Remedy(
-            "data.clean",
-            None,
-            "such a sample cannot be learned from",
-            "assert torch.isfinite(batch).all()",
+        Cause.NONFINITE_INPUT: prescribed(
+            "data.clean", None, "such a sample cannot be learned from"
         ),
     }
     own = (mend[cause],) if cause in mend else ()

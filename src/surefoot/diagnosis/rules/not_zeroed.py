@@ -28,15 +28,11 @@ from collections.abc import Iterator
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule, bad_severity
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
+from surefoot.remedies import prescribed
 
 _SHARE, _FEW, _LEARNS = 0.5, 0.1, 0.75
-_ZERO = Remedy(
-    "gradients.zero",
-    None,
-    "so that a step follows its own batch",
-    "optimizer.zero_grad()   # before loss.backward()",
-)
+_ZERO = prescribed("gradients.zero", None, "so that a step follows its own batch")
 
 
 def judge(case: Case) -> Iterator[Finding]:

@@ -39,7 +39,8 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, bad_severity
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+from surefoot.findings import Cause, Evidence, Finding, Pathology
+from surefoot.remedies import prescribed
 
 _HEAVY, _LONG, _FULL, _DAMPED = 0.99, 0.999, 1.0, 0.9
 _ANEW, _LEARNS, _SPIKES, _HUGE = 0.5, 0.75, 3, 1e-2
@@ -67,11 +68,10 @@ def judge(case: Case) -> Iterator[Finding]:
         sentence=f"{optimizer} has {name} = {value:g}: {why}; {result.words()}.",
         evidence=(Evidence(name, value, usual),),
         remedies=(
-            Remedy(
+            prescribed(
                 "optimizer.settings",
                 None,
                 "the values that optimizers come with suit most networks",
-                f"torch.optim.{optimizer}(model.parameters(), lr=lr)   # {name} {usual}",
             ),
         ),
     )

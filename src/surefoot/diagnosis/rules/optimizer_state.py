@@ -45,28 +45,22 @@ from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.pace import remaining
 from surefoot.diagnosis.rule import Rule
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
+from surefoot.remedies import prescribed
 
 _SHORT, _FRESH, _GONE, _RULED = 0.1, 0.3, 1e-12, 0.5
 _LEARNS, _STEPS, _SAMPLES, _FADED, _USUAL = 0.5, 30, 3, 0.1, 1e-7
 _CLOSED = 0.95
-_MEMORY = Remedy(
-    "optimizer.beta2",
-    None,
-    "forgets larger gradients of the past within some twenty steps",
-    "torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95))",
+_MEMORY = prescribed(
+    "optimizer.beta2", None, "forgets larger gradients of the past within some twenty steps"
 )
-_FRESH_STATE = Remedy(
-    "optimizer.reset",
-    None,
-    "a new optimizer knows nothing of the phase before",
-    "optimizer = torch.optim.AdamW(model.parameters(), lr=lr)   # when the loss changes",
+_FRESH_STATE = prescribed(
+    "optimizer.reset", None, "a new optimizer knows nothing of the phase before"
 )
-_EPS = Remedy(
+_EPS = prescribed(
     "optimizer.eps",
     None,
     "eps is there to keep a division finite, and belongs far below the gradients",
-    "torch.optim.AdamW(model.parameters(), lr=lr, eps=1e-8)",
 )
 
 
@@ -118,7 +112,7 @@ def judge(case: Case) -> Iterator[Finding]:
             Evidence("RMS_t, highest before", float(np.nanmax(rms)), "about 1"),
             Evidence("share of the elements ruled by eps", ruled, "near 0"),
         ),
-        remedies=(_EPS,) if eps else (_MEMORY, _FRESH_STATE),
+        remedies=(_EPS,) if eps else (_MEMORY, _FRESH_STATE) if len(fresh) else (_FRESH_STATE,),
     )
 
 

@@ -37,6 +37,7 @@ from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
 from surefoot.layers import Kind
+from surefoot.remedies import prescribed
 from surefoot.signals.flow import Flow
 from surefoot.signals.reach import last_operation
 
@@ -45,23 +46,16 @@ _SCORES_ARE = 10.0
 _DOUBLED = ("SoftmaxBackward0", "SigmoidBackward0")
 _SCORES = ("cross_entropy", "bce")  # losses that apply a softmax or sigmoid themselves
 _WORDS = dict.fromkeys(("addmm", "mm", "linear", "convolution", "bmm", "baddbmm"), "raw scores")
-_LOGARITHMS = Remedy(
+_LOGARITHMS = prescribed(
     "output.log_softmax",
     None,
     "a negative log-likelihood only has a least value for logarithms of probabilities",
-    "return F.log_softmax(self.head(x), dim=1)   # or cross_entropy on raw scores",
 )
-_LOGITS = Remedy(
-    "output.logits",
-    None,
-    "the loss expects raw scores and applies its own softmax or sigmoid",
-    "return self.head(x)   # without an activation",
+_LOGITS = prescribed(
+    "output.logits", None, "the loss expects raw scores and applies its own softmax or sigmoid"
 )
-WITHIN_RANGE = Remedy(
-    "output.linear",
-    None,
-    "targets outside of the activation's bounds cannot be reached",
-    "return self.head(x)   # or targets brought within the bounds",
+WITHIN_RANGE = prescribed(
+    "output.linear", None, "targets outside of the activation's bounds cannot be reached"
 )
 
 

@@ -38,12 +38,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, gauge_severity, times
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.layers import Kind
 from surefoot.signals.flow import Call, Flow
 
@@ -51,12 +50,6 @@ _GROWS, _FADES, _DRASTIC = 0.87, -4.0, 0.6
 _NOTHING, _HALF = 0.05, 0.5
 _LOOP, _STEADY = 8, 0.8
 _EARLY, _TYPICAL, _LEAST = 0.3, 0.1, 3e-5
-_ORTHOGONAL = Remedy(
-    "init.orthogonal",
-    None,
-    "an orthogonal matrix neither grows nor shrinks what passes through it at every step",
-    "nn.init.orthogonal_(layer.weight_hh_l0)",
-)
 
 
 def judge(case: Case) -> Iterator[Finding]:
@@ -79,7 +72,6 @@ def judge(case: Case) -> Iterator[Finding]:
         name = case.layers.title(layer)
         verb = "grow" if growth > 0 else "shrink"
         word = "large" if growth > 0 else "small"
-        clip = [prescriptions.CLIP] if growth > 0 else []
         yield Finding(
             rule=RULE.id,
             pathology=pathology,
@@ -98,7 +90,6 @@ def judge(case: Case) -> Iterator[Finding]:
                     "growth of d h_last / d h_first, decades", growth, "-4 to 0.87", flow.step
                 ),
             ),
-            remedies=tuple(prescriptions.aimed(r, name) for r in (*clip, _ORTHOGONAL)),
         )
 
 

@@ -33,15 +33,13 @@ import numpy as np
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.kernels import STATISTICS, ZEROS
+from surefoot.remedies import prescribed
 
 _LOST, _LEARNS = 0.9, 0.5
-_MASTER = Remedy(
-    "amp.master_weights",
-    None,
-    "float32 weights take up updates of 1e-7 of their size",
-    "model.float()   # with torch.autocast(device_type, dtype=torch.bfloat16): loss = ...",
+_MASTER = prescribed(
+    "amp.master_weights", None, "float32 weights take up updates of 1e-7 of their size"
 )
 
 

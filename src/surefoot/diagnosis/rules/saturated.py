@@ -40,6 +40,7 @@ from surefoot.diagnosis.pace import pace
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.diagnosis.rules import output_mismatch
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy
+from surefoot.remedies import prescribed
 from surefoot.signals.flow import Call, Flow
 
 _SOME, _MOST, _FEW, _MANY = 0.3, 0.5, 0.5, 0.75
@@ -161,8 +162,7 @@ def _largest(call: Call) -> float | None:
 
 def _remedies(cause: Cause, name: str) -> tuple[Remedy, ...]:
     if cause is Cause.INPUT_SCALE:
-        code = "x = (x - train.mean(0)) / train.std(0).clamp(min=1e-6)"
-        return (Remedy("input.standardise", None, "units then see inputs of about one", code),)
+        return (prescribed("input.standardise", None, "units then see inputs of about one"),)
     if cause is Cause.OUTPUT_ACTIVATION_MISMATCH:
         return (output_mismatch.WITHIN_RANGE,)
     if cause is Cause.LEARNING_RATE_TOO_HIGH:

@@ -48,27 +48,23 @@ from surefoot.diagnosis.outcome import Outcome, outcome
 from surefoot.diagnosis.pace import pace, remaining
 from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.remedies import prescribed
 from surefoot.signals.flow import Flow
 
 _GAINED, _SCATTER, _FAR, _WAS, _STILL, _STEPS = 0.05, 0.25, 1.0, 0.1, 0.01, 100
 _SHRUNK, _ALIKE, _SAME, _DIFFERED = 0.1, 0.05, 0.999, 0.9
-_DECAY = Remedy(
-    "optimizer.weight_decay",
-    None,
-    "weights that decay faster than they learn end at zero",
-    "torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)",
+_DECAY = prescribed(
+    "optimizer.weight_decay", None, "weights that decay faster than they learn end at zero"
 )
-_STANDARDISE = Remedy(
+_STANDARDISE = prescribed(
     "input.standardise",
     None,
     "what tells samples apart then has the size of one, and their common mean is gone",
-    "x = (x - train.mean(0)) / train.std(0).clamp(min=1e-6)",
 )
-_OVERFIT = Remedy(
+_OVERFIT = prescribed(
     "data.one_batch",
     None,
     "a sound network learns a few samples by heart, whatever their labels are",
-    "for _ in range(500): ...   # the same batch; its loss must approach zero",
 )
 
 

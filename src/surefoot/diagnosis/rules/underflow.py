@@ -34,23 +34,18 @@ import numpy as np
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.rule import Rule
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Severity
+from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
+from surefoot.remedies import prescribed
 from surefoot.signals.flow import Call, Flow
 
 _QUANTA, _SOUND, _LAYERS, _LEARNS = 4.0, 64.0, 0.5, 0.5
 _STEP = 2.0**-24  # the smallest float16 above zero
-_SCALER = Remedy(
+_SCALER = prescribed(
     "amp.grad_scaler",
     None,
     "multiplies the loss so that float16 can hold its gradients, and divides before the step",
-    "scaler = torch.amp.GradScaler(device)   # scaler.scale(loss).backward(); scaler.step(...)",
 )
-_BFLOAT16 = Remedy(
-    "dtype.bfloat16",
-    None,
-    "has the range of float32 and needs no loss scale",
-    "with torch.autocast(device_type, dtype=torch.bfloat16): ...",
-)
+_BFLOAT16 = prescribed("dtype.bfloat16", None, "has the range of float32 and needs no loss scale")
 
 
 def judge(case: Case) -> Iterator[Finding]:

@@ -36,6 +36,5 @@ class KaimingNormal(Treatment):
     def code(self) -> str:
         """Itself as code to paste."""
         return (
-            "nn.init.kaiming_normal_(layer.weight, nonlinearity='relu'); "
-            "nn.init.zeros_(layer.bias)"
+            "nn.init.kaiming_normal_(layer.weight, nonlinearity='relu'); nn.init.zeros_(layer.bias)"
         )

@@ -1,0 +1,1 @@
+"""Remedies that limit a step, or hold it back."""

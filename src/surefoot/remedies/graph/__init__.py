@@ -1,0 +1,1 @@
+"""The graph of autograd: what is cut, joined again."""

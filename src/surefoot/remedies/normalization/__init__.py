@@ -1,0 +1,1 @@
+"""Normalisation between an affine layer and its activation."""

@@ -1,0 +1,1 @@
+"""Operations that have no value, or no derivative, at some arguments."""

@@ -1,0 +1,1 @@
+"""Remedies that act on the optimizer, its settings and what it holds."""

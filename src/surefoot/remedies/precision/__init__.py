@@ -1,0 +1,1 @@
+"""Remedies that act on the format of numbers."""

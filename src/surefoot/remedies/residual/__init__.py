@@ -1,0 +1,1 @@
+"""Skip connections around blocks that keep the width of their input."""

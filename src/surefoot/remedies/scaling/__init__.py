@@ -1,0 +1,1 @@
+"""Remedies that act on the scale of inputs, targets and loss."""
