@@ -28,7 +28,6 @@ from corpus import Entry, load, serious_root
 from corpus.figures import wilson
 from corpus.run import chosen
 from surefoot.findings import Remedy, Report
-from surefoot.remedies import Subject
 from surefoot.remedies.decision import candidates
 from surefoot.trial.judgement import sound
 from surefoot.trial.treated import Treated
@@ -105,12 +104,7 @@ def treated(
     gc.collect()
     session = Session(folder=None)
     session.start()
-
-    def retold(subject: Subject) -> None:
-        for optimizer in subject.optimizers:
-            session.watch(None, optimizer)
-
-    treatment = Treated(remedies, notify=retold).start()
+    treatment = Treated(remedies, session=session).start()
     try:
         score = entry.train(seed)
     except Exception:

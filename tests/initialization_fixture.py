@@ -12,8 +12,8 @@ from torch import nn
 from surefoot.findings import Remedy
 from surefoot.remedies import TREATMENTS, FirstCall, Subject, treatment
 
-OWN = "init.default"  # has tests of its own
-NAMES = sorted(name for name in TREATMENTS if name.startswith("init.") and name != OWN)
+OWN = ("init.default", "init.rescale")  # have tests of their own
+NAMES = sorted(name for name in TREATMENTS if name.startswith("init.") and name not in OWN)
 
 
 def apply(name: str, net: nn.Module, x: torch.Tensor | None = None, target: str = "") -> Subject:

@@ -137,7 +137,7 @@ COMMANDS = {
     },
     "benchmark": {"--json", "--seconds", "target"},
     "report": {"--output", "-o", "run"},
-    "explain": {"rule"},
+    "explain": {"name"},
 }
 
 MAX_FILE_LINES = 400

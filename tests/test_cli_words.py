@@ -67,8 +67,8 @@ class TestWords:
         }
         assert surface == {
             "prove": [
-                "--budget", "--json", "--output", "--patch", "--quiet", "--ray", "--remedy",
-                "--seeds", "--steps", "--workers", "target",
+                "--budget", "--json", "--patch", "--quiet", "--ray", "--remedy",
+                "--seeds", "--steps", "--workers", "-o", "target",
             ],
             "run": [
                 "--dry-run", "--fail-on", "--guard", "--ignore", "--json", "--name",
@@ -77,7 +77,7 @@ class TestWords:
             "check": ["--fail-on", "--ignore", "--json", "--quiet", "-o", "target"],
             "benchmark": ["--json", "--seconds", "target"],
             "report": ["-o", "run"],
-            "explain": ["rule"],
+            "explain": ["name"],
         }  # fmt: skip
 
     @pytest.mark.parametrize(
@@ -143,6 +143,19 @@ def fake_modules(monkeypatch: pytest.MonkeyPatch, **modules: dict[str, object]) 
         monkeypatch.setitem(sys.modules, fake.__name__, fake)
 
 
+class Good:
+    """A remedy, as far as `surefoot explain` asks."""
+
+    conflicts: ClassVar = {"residual": "one is enough"}
+    defaults: ClassVar = {"std": 0.02}
+
+    def explain(self) -> str:
+        return "init.good: helps."
+
+    def code(self) -> str:
+        return "for w in weights:\n    w *= 2"
+
+
 class TestReportAndExplain:
     """The two commands that read and print."""
 
@@ -163,6 +176,7 @@ class TestReportAndExplain:
             record={"read_run": read_run, "RecordError": self.RecordError},
             views__report={"save_report": lambda data, path: Path(path).write_text(data)},
             diagnosis={"RULES": {"SF101": types.SimpleNamespace(**self.RULE)}},
+            remedies={"TREATMENTS": {"init.good": Good, "clipping.good": Good}},
         )
 
     def test_report(self, tmp_path: Path) -> None:
@@ -190,7 +204,35 @@ class TestReportAndExplain:
         result = CliRunner().invoke(cli, ["explain", "sf101"])
         assert result.output == "# SF101: They vanish\n\n**What.** Shrinking.\n"
 
-    def test_explain_unknown(self) -> None:
-        result = CliRunner().invoke(cli, ["explain", "SF9"])
+    def test_explain_a_remedy(self) -> None:
+        result = CliRunner().invoke(cli, ["explain", "Init.good"])
+        assert result.exit_code == 0
+        assert result.output == (
+            "init.good: helps.\nNot with residual: one is enough.\nParameters: std = 0.02.\n\n"
+            "    for w in weights:\n        w *= 2\n"
+        )
+
+    @pytest.mark.parametrize(
+        ("word", "answer"),
+        [
+            ("SF9", "Known rules: SF101. Known remedies: clipping.good, init.good."),
+            ("sf10", "Did you mean SF101?"),
+            ("init.god", "Did you mean init.good?"),
+            ("clipping", "Did you mean clipping.good?"),
+        ],
+    )
+    def test_explain_unknown(self, word: str, answer: str) -> None:
+        result = CliRunner().invoke(cli, ["explain", word])
         assert result.exit_code == 2
-        assert "Known rules: SF101" in result.output
+        assert f"no rule or remedy {word!r}. {answer}" in result.output
+
+
+@pytest.mark.parametrize("name", ["init.kaiming_normal", "clipping.agc"])
+def test_explain_prints_the_book(name: str) -> None:
+    """The real registries: what the class says of itself, with its code."""
+    from surefoot.remedies import TREATMENTS
+
+    result = CliRunner().invoke(cli, ["explain", name])
+    assert result.exit_code == 0
+    assert result.output.startswith(TREATMENTS[name]().explain())
+    assert result.output.endswith(f"    {TREATMENTS[name]().code()}\n")

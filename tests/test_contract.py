@@ -132,3 +132,21 @@ def test_numbers_that_json_lacks_are_words(value: float, word: str) -> None:
 def test_another_schema_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="expected a report of schema 1, got 2"):
         Report.from_json({**REPORT.to_json(), "schema": 2})
+
+
+def test_what_would_not_help_is_part_of_a_finding() -> None:
+    finding = Finding(
+        "SF101",
+        Pathology.VANISHING,
+        Cause.WEIGHTS_TOO_SMALL,
+        Severity.HARMFUL,
+        "",
+        unhelpful=(("clipping.norm", "makes no gradient larger"),),
+    )
+    data = finding.to_json()
+    assert data["unhelpful"] == [{"remedy": "clipping.norm", "why": "makes no gradient larger"}]
+    assert Finding.from_json(data) == finding
+    assert "unhelpful" not in Finding("SF101", *PLAIN).to_json()
+
+
+PLAIN = (Pathology.VANISHING, Cause.UNKNOWN, Severity.HARMFUL, "")

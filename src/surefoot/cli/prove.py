@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from surefoot.cli.shared import building, json_option, recorded, save_json, save_text
+from surefoot.cli.shared import NoProgram, building, json_option, recorded, save_json, save_text
 
 if TYPE_CHECKING:
     from surefoot.trial.proof import Proof
@@ -85,32 +88,94 @@ def prove_command(
     from surefoot.trial.prove import Plan
 
     quiet = quiet or str(json) == "-"
-    with building(), _tellable(), _progress(quiet) as tell:
+    _check_files(json, patch, output)
+    with building(), _tellable(), _terminated(), _progress(quiet) as tell:
         plan = Plan(steps, seeds, budget, workers, ray)
-        proof = _proof(target, remedies, plan, tell)
-    if json is not None:
-        save_json(json, proof.dumps())
-    if patch is not None and proof.patch:
-        save_text(patch, proof.patch)
-    if output is not None:
-        from surefoot.views.proof import render_proof
-
-        save_text(output, render_proof(proof.to_json()))
+        with redirect_stdout(sys.stderr):  # what the project prints is not the result
+            proof = _proof(target, tuple(dict.fromkeys(remedies)), plan, tell)
+    unwritten = _write(proof, json, patch, output)
     if not quiet:
-        from rich.console import Console
+        _print(proof, None if output is None or unwritten else output)
+    if unwritten:
+        raise click.ClickException("; ".join(unwritten))
 
-        from surefoot.views.proof import print_proof
 
-        print_proof(proof.to_json(), console=Console(), page=str(output) if output else None)
+def _check_files(*files: Path | None) -> None:
+    """Refuse what cannot be written before the first run and not after the last."""
+    for file in files:
+        if file is None or str(file) == "-":
+            continue
+        above = next(folder for folder in file.absolute().parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise click.ClickException(f"cannot write {file}: {above} is no folder to write into")
+
+
+def _write(proof: Proof, json: Path | None, patch: Path | None, output: Path | None) -> list[str]:
+    """Write what was asked for; what could not be written, in words. The rest is written."""
+    from surefoot.views.proof import render_proof
+
+    unwritten = []
+
+    def save(action: Callable[[], None]) -> None:
+        try:
+            action()
+        except click.ClickException as error:
+            unwritten.append(error.message)
+
+    if json is not None:
+        save(lambda: save_json(json, proof.dumps()))
+    if patch is not None and proof.patch:
+        save(lambda: save_patch(patch, proof.patch))
+    if output is not None:
+        save(lambda: save_text(output, render_proof(proof.to_json())))
+    return unwritten
+
+
+def save_patch(path: Path, text: str) -> None:
+    """Write a diff byte by byte: its line ends are those of the files that it changes."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode("utf-8"))
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _print(proof: Proof, page: Path | None) -> None:
+    from rich.console import Console
+
+    from surefoot.views.proof import print_proof
+
+    print_proof(proof.to_json(), console=Console(), page=str(page) if page else None)
 
 
 def _proof(target: str, remedies: tuple[str, ...], plan: Plan, tell: Tell) -> Proof:
     from surefoot.trial.prove import prove_build, prove_run
 
     chosen = list(remedies) or "prescribed"
-    if Path(target).is_dir():
-        return prove_run(recorded(Path(target)), chosen, plan, tell)
+    path = Path(target)
+    if path.is_dir():
+        return prove_run(recorded(path), chosen, plan, tell)
+    if path.is_file() and path.suffix == ".py":
+        raise NoProgram(
+            f"expected MODULE:FUNCTION or a run's folder, got the script {target}. Record it "
+            f"first: surefoot run --name NAME {target}, then surefoot prove runs/NAME"
+        )
+    if ":" not in target:
+        raise NoProgram(
+            "expected MODULE:FUNCTION, as in project.train:build, or the folder of a recorded "
+            f"run, and there is no folder {target}"
+        )
     return prove_build(target, chosen, plan, tell)
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM, as a scheduler sends it when time is up, is a Ctrl-C: what is done is kept."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

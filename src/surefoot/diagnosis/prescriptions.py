@@ -15,6 +15,7 @@ RESIDUAL = prescribed(
     None,
     "a skip connection lets the gradient pass every block unchanged, whatever its weights are",
 )
+RESCALE = prescribed("init.rescale")
 KAIMING = prescribed("init.kaiming_normal", None, "keeps the variance through layers with ReLU")
 XAVIER = prescribed("init.xavier_normal", None, "keeps the variance through layers with tanh")
 RELU = prescribed(
@@ -64,8 +65,10 @@ def for_depth(
         order = [RELU, RESIDUAL]
     elif cause in (Cause.NORMALIZATION_WITHOUT_SKIP, Cause.DEPTH_WITHOUT_SKIP):
         order = [RESIDUAL]
+    elif cause is Cause.UNBOUNDED_ACTIVATION:
+        return ()  # whatever the weights are, it has the last word
     else:
-        order = [XAVIER if function in ("tanh", "sigmoid") else KAIMING, RESIDUAL]
+        order = [RESCALE, XAVIER if function in ("tanh", "sigmoid") else KAIMING, RESIDUAL]
     if depth > _DEEP:
         order = [RESIDUAL, *(r for r in order if r is not RESIDUAL)]
     return tuple(aimed(r, layer) for r in order)

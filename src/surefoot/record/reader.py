@@ -22,6 +22,7 @@ from surefoot.record.conform import checker, clean
 from surefoot.record.data import Event, RunData
 from surefoot.record.database import open_reader
 from surefoot.record.folder import read_facts, read_report
+from surefoot.record.proofs import proven
 from surefoot.record.schema import RecordError, Steps, require
 from surefoot.record.series import Series
 from surefoot.signals.flow import Flow
@@ -124,7 +125,7 @@ def _report(connection: sqlite3.Connection, folder: Path, training: int) -> Repo
             "SELECT rows FROM progress WHERE training = ?", (training,)
         ).fetchone()
         report = Report(steps=rows[0] if rows else 0, missing=(_CUT_OFF,))
-    data = clean(report.to_json())
+    data = clean(proven(report, folder).to_json())
     return _valid(Report.from_json(data), Report)
 
 

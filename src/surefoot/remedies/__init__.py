@@ -23,6 +23,7 @@ from surefoot.remedies.initialization.looks_linear import LooksLinear
 from surefoot.remedies.initialization.lsuv import LSUV
 from surefoot.remedies.initialization.normal import Normal
 from surefoot.remedies.initialization.orthogonal import Orthogonal
+from surefoot.remedies.initialization.rescale import Rescale
 from surefoot.remedies.initialization.two_way import TwoWay
 from surefoot.remedies.initialization.xavier import XavierNormal
 from surefoot.remedies.learning_rate.find import Find
@@ -58,6 +59,7 @@ TREATMENTS: dict[str, type[Treatment]] = {
     kind.name: kind
     for kind in (
         KaimingNormal,
+        Rescale,
         Default,
         XavierNormal,
         Normal,

@@ -8,23 +8,28 @@ published results; each row's reasons are with the remedies themselves.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from surefoot.findings import Cause, Finding, Remedy
 
 MOST = 6  # candidates of one finding
 
-_INITIAL = ("init.kaiming_normal", "init.default", "init.two_way", "residual.rezero")
+_BF = "dtype.bfloat16"
+_INITIAL = ("init.rescale", "init.kaiming_normal", "residual.rezero", "init.default")
+_Row = str | tuple[str, Mapping[str, Any]]  # a name, or a name with parameters
 # After what the rule prescribes.
-_NEXT: dict[Cause, tuple[str, ...]] = {
+_NEXT: dict[Cause, tuple[_Row, ...]] = {
     Cause.WEIGHTS_TOO_LARGE: _INITIAL,
     Cause.WEIGHTS_TOO_SMALL: _INITIAL,
     Cause.SATURATING_ACTIVATION: ("activation.relu", "residual.rezero", "init.two_way"),
-    Cause.UNBOUNDED_ACTIVATION: ("init.two_way", "normalization.layer_norm", "residual.rezero"),
+    Cause.UNBOUNDED_ACTIVATION: ("normalization.layer_norm", "init.two_way", "residual.pre_norm"),
     Cause.DEAD_RELU: ("init.two_way", "init.default", "activation.leaky_relu"),
     Cause.DEPTH_WITHOUT_SKIP: ("residual.rezero", "residual.pre_norm", "init.looks_linear"),
     Cause.NORMALIZATION_WITHOUT_SKIP: ("residual.rezero", "residual.pre_norm"),
-    Cause.RECURRENT_WEIGHTS: ("init.default", "init.orthogonal", "clipping.norm"),
+    Cause.RECURRENT_WEIGHTS: ("init.rescale", "init.orthogonal", "clipping.norm", "init.default"),
     Cause.LEARNING_RATE_TOO_HIGH: ("clipping.norm", "learning_rate.find", "learning_rate.warmup"),
     Cause.LEARNING_RATE_TOO_LOW: ("learning_rate.find",),
     Cause.UNKNOWN: ("learning_rate.find", "init.two_way"),
@@ -32,9 +37,9 @@ _NEXT: dict[Cause, tuple[str, ...]] = {
     Cause.INPUT_SCALE: ("input.standardise", "normalization.layer_norm"),
     Cause.BAD_BATCH: ("guard.skip", "clipping.auto", "clipping.norm"),
     Cause.NONFINITE_INPUT: ("data.clean", "guard.skip"),
-    Cause.DTYPE_OVERFLOW: ("dtype.float32", "dtype.bfloat16", "amp.master_weights"),
+    Cause.DTYPE_OVERFLOW: ("dtype.float32", ("operation.mask", {"everywhere": True}), _BF),
     Cause.DTYPE_UNDERFLOW: ("amp.grad_scaler", "dtype.float32", "dtype.bfloat16"),
-    Cause.UNDEFINED_OPERATION: ("operation.mask", "guard.skip"),
+    Cause.UNDEFINED_OPERATION: (("operation.mask", {"everywhere": True}), "guard.skip"),
     Cause.OUTPUT_ACTIVATION_MISMATCH: ("output.logits", "output.linear", "output.log_softmax"),
     Cause.GRADIENTS_NOT_ZEROED: ("gradients.zero",),
     Cause.DISCONNECTED_PARAMETERS: ("graph.connect", "optimizer.rebuild"),
@@ -42,8 +47,8 @@ _NEXT: dict[Cause, tuple[str, ...]] = {
 }
 # The rule has measured a rate; what comes next is so many times that.
 _RATES: dict[Cause, tuple[float, ...]] = {
-    Cause.LEARNING_RATE_TOO_HIGH: (0.1, 0.01),
-    Cause.LEARNING_RATE_TOO_LOW: (5.0, 0.2, 30.0),
+    Cause.LEARNING_RATE_TOO_HIGH: (0.25, 4.0, 0.01),
+    Cause.LEARNING_RATE_TOO_LOW: (4.0, 0.25, 30.0),
     Cause.LOSS_SCALE: (0.1,),
 }
 # What concerns a whole network, whichever layer the fault begins at.
@@ -98,16 +103,19 @@ def candidates(finding: Finding) -> tuple[Remedy, ...]:
 
     def add(remedy: Remedy) -> None:
         parameters = {**TREATMENTS[remedy.remedy].defaults, **remedy.parameters}
-        found.setdefault(f"{remedy.remedy} {remedy.target} {parameters}", remedy)
+        key = json.dumps([remedy.remedy, remedy.target, parameters], sort_keys=True, default=str)
+        found.setdefault(key, remedy)
 
     for remedy in (_whole(r) for r in finding.remedies):
         add(remedy)
         for times in _RATES.get(finding.cause, ()) if remedy.remedy == _RATE else ():
-            factor = float(f"{times * remedy.parameters['factor']:.2g}")
+            measured = TREATMENTS[_RATE](None, **remedy.parameters).parameters["factor"]
+            factor = float(f"{times * measured:.2g}")
             add(TREATMENTS[_RATE](factor=factor).remedy(remedy.why))
     target = finding.layer if finding.cause is Cause.RECURRENT_WEIGHTS else None
-    for name in _NEXT.get(finding.cause, ()):
-        add(TREATMENTS[name](target).remedy())
+    for row in _NEXT.get(finding.cause, ()):
+        name, parameters = (row, {}) if isinstance(row, str) else row
+        add(TREATMENTS[name](target, **parameters).remedy())
     return tuple(found.values())[:MOST]
 
 

@@ -15,7 +15,8 @@ from surefoot.remedies import FirstCall, NotApplicable, Subject, Treatment, trea
 from surefoot.remedies.conflicts import conflicts
 from surefoot.trial.treated import guarded
 
-_IN_FORCE: weakref.WeakKeyDictionary[nn.Module, list[Applied]] = weakref.WeakKeyDictionary()
+# Names alone, by the identity of what applied them: more would keep the model alive.
+_IN_FORCE: weakref.WeakKeyDictionary[nn.Module, dict[object, str]] = weakref.WeakKeyDictionary()
 
 
 class Applied:
@@ -24,14 +25,14 @@ class Applied:
     explain() says what it guarantees, and when it does not help; code is what to paste.
     """
 
-    def __init__(self, definition: Treatment, subject: Subject) -> None:
-        self._definition, self._subject = definition, subject
+    def __init__(self, definition: Treatment, subject: Subject, token: object) -> None:
+        self._definition, self._subject, self._token = definition, subject, token
 
     def undo(self) -> None:
         """Take it back: weights, classes, hooks and settings are what they were; idempotent."""
         self._subject.undo()
         for model in self._subject.models:
-            _IN_FORCE[model] = [one for one in _IN_FORCE.get(model, []) if one is not self]
+            _IN_FORCE.get(unwrap(model), {}).pop(self._token, None)
 
     @property
     def name(self) -> str:
@@ -75,9 +76,12 @@ def apply(
     >>> changed, torch.equal(model[0].weight, before)
     (True, True)
     """
+    if not isinstance(model, nn.Module):
+        kind = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise ValueError(f"expected a model (torch.nn.Module) in second place, got {kind}")
     definition = treatment(Remedy(remedy, None, "") if isinstance(remedy, str) else remedy)
-    in_force = _IN_FORCE.setdefault(unwrap(model), [])
-    for conflict in conflicts([*(one.name for one in in_force), definition.name]):
+    in_force = _IN_FORCE.setdefault(unwrap(model), {})
+    for conflict in conflicts([*in_force.values(), definition.name]):
         raise ValueError(f"{conflict}; undo the one that is in force before")
     optimizers = [] if optimizer is None else [optimizer]
     subject = Subject([model], optimizers, _call(model, batch), guarded)
@@ -89,9 +93,9 @@ def apply(
     except BaseException:
         subject.undo()
         raise
-    applied = Applied(definition, subject)
-    in_force.append(applied)
-    return applied
+    token = object()
+    in_force[token] = definition.name
+    return Applied(definition, subject, token)
 
 
 def _call(model: nn.Module, batch: Any) -> FirstCall | None:

@@ -6,12 +6,17 @@ torch is imported by the program that is tried, as it would be without surefoot.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
+import signal
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from itertools import islice
@@ -29,6 +34,9 @@ if TYPE_CHECKING:
 
 _BATCHES = 16  # on which a remedy may try things out
 _WORDS = 2000  # characters kept of what a program printed last, to say why it failed
+_GRACE = 10.0  # seconds that a program has to end after its last step
+
+Finish = Callable[["Arm"], Any]  # hands in the result of a program that does not end
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,8 @@ class Spec:
     def from_json(data: dict[str, Any]) -> Spec:
         """The inverse of `to_json`."""
         lists = {name: tuple(data[name]) for name in ("arguments", "remedies")}
-        return Spec(**{**data, **lists})
+        known: dict[str, Any] = {**data, **lists}
+        return Spec(**known)
 
 
 @dataclass(slots=True)
@@ -66,8 +75,9 @@ class Arm:
     """What became of it. losses: (step, loss) of at most 400 steps, inf where it was not finite.
 
     report: the verdict on it, as in the contract; gauges: what was measured at its first step, by
-    name; applied, refused: remedies by name, with the reason; ended: "ended", "raised", "failed"
-    (`words` say how); places: where the program's source makes its parts.
+    name; applied, refused: remedies by name, with the reason; seconds: it took, `lead` of them up
+    to the end of its first step; ended: "ended", "raised", "failed" (`words` say how); places:
+    where the program's source makes its parts.
     """
 
     steps: int = 0
@@ -77,6 +87,7 @@ class Arm:
     applied: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    lead: float = 0.0
     ended: str = "failed"
     words: str = ""
     places: dict[str, Any] = field(default_factory=dict)
@@ -92,7 +103,8 @@ class Arm:
     def from_json(data: dict[str, Any]) -> Arm:
         """The inverse of `to_json`; raises TypeError or KeyError when malformed."""
         losses = [(int(step), float(x)) for step, x in data["losses"]]
-        return Arm(**{**data, "losses": losses})
+        known: dict[str, Any] = {**data, "losses": losses}
+        return Arm(**known)
 
     @property
     def ran(self) -> bool:
@@ -111,64 +123,74 @@ class Arm:
         return tail[len(tail) // 2]
 
 
-def run_arm(spec: Spec) -> Arm:
-    """Run an arm in this process, which it changes for good: the working directory, the seeds."""
+def run_arm(spec: Spec, folder: Path, finish: Finish | None = None) -> Arm:
+    """Run an arm in this process, which it changes for good: the working directory, the seeds.
+
+    folder: takes what the program saves; finish: gets the result where the program goes on after
+    its last step, and ends the process.
+    """
     if spec.cwd:
         os.chdir(spec.cwd)
-    return _run_script(spec) if spec.script else _run_target(spec)
+    arm = Arm()
+    watch = _Watch(spec, arm, folder, finish)
+    if spec.script:
+        _run_script(spec, arm, watch)
+    else:
+        from surefoot.build import BuildError, maker
+
+        watch.start()
+        try:
+            make = maker(spec.target)
+        except BuildError as error:
+            arm.words = str(error)
+        except (Exception, SystemExit) as error:
+            arm.words = _line(error.__cause__ or error)
+        else:
+            _run_target(make, spec, arm, watch)
+    watch.fill()
+    return arm
 
 
-def _run_script(spec: Spec) -> Arm:
-    arm, watch = Arm(), _Watch(spec)
+def _run_script(spec: Spec, arm: Arm, watch: _Watch) -> None:
     try:
         program = locate(spec.target, module=spec.module)
     except ScriptError as error:
         arm.words = str(error)
-        return arm
+        return
     with when_imported("torch", watch.start):
         outcome = execute(program, spec.arguments)
     arm.ended = outcome.ended
-    watch.fill(arm)
-    return arm
 
 
-def _run_target(spec: Spec) -> Arm:
-    from surefoot.build import BuildError, BuildFailed, maker
+def _run_target(make: Callable[[], Build], spec: Spec, arm: Arm, watch: _Watch) -> None:
+    from surefoot.build import BuildError, BuildFailed
 
-    arm, watch = Arm(), _Watch(spec)
-    watch.start()
     try:
-        train(maker(spec.target), spec.steps or 0, watch.offer)
+        train(make, spec.steps or 0, watch.offer)
         arm.ended = "ended"
     except SystemExit:  # enough
         arm.ended = "ended"
-    except (BuildError, BuildFailed) as error:
-        arm.words = str(error) if isinstance(error, BuildError) else _line(error.__cause__)
+    except BuildError as error:
+        arm.words = str(error)
+    except BuildFailed as error:
+        arm.words = _line(error.__cause__)
     except Exception as error:
         arm.ended, arm.words = "raised", _line(error)
-    watch.fill(arm)
-    return arm
 
 
 def run_here(make: Callable[[], Build], spec: Spec) -> Arm:
     """Run an arm of a build that only this process knows; random numbers stay as they were."""
-    from surefoot.build import BuildError
     from surefoot.probes.random_state import undisturbed
 
     arm = Arm()
-    with undisturbed():
-        watch = _Watch(spec)
-        watch.start()
+    with tempfile.TemporaryDirectory(prefix="surefoot-trial-") as folder, undisturbed():
+        watch = _Watch(spec, arm, Path(folder))
         try:
-            train(make, spec.steps or 0, watch.offer)
-            arm.ended = "ended"
-        except SystemExit:
-            arm.ended = "ended"
-        except BuildError as error:
-            arm.words = str(error)
-        except Exception as error:
-            arm.ended, arm.words = "raised", _line(error)
-        watch.fill(arm)
+            watch.start()
+            _run_target(make, spec, arm, watch)
+            watch.fill()
+        finally:  # by Ctrl-C too: the process goes on as it was
+            watch.close()
     return arm
 
 
@@ -211,36 +233,55 @@ def _closure(build: Build, optimizer: Any) -> Any:
 class _Watch:
     """The session and the treatment of an arm, from the import of torch to the result."""
 
-    def __init__(self, spec: Spec) -> None:
-        self._spec = spec
+    def __init__(self, spec: Spec, arm: Arm, folder: Path, finish: Finish | None = None) -> None:
+        self._spec, self._arm, self._folder, self._finish = spec, arm, folder, finish
         self._session: Session | None = None
         self._treated: Any = None
         self._places: Any = None
         self._undo: list[Callable[[], Any]] = []
         self._began = time.perf_counter()
+        self._filled = threading.Lock()  # taken once, for good
 
     def start(self) -> None:
         """Seed, and begin to listen."""
-        from surefoot.trial.seeds import moved, silenced
+        from surefoot.trial.seeds import moved
         from surefoot.trial.source import Places
+        from surefoot.trial.spared import Spared
         from surefoot.trial.treated import Treated
         from surefoot.watching.session import Session
 
-        self._undo += [moved(self._spec.seed), silenced()]
+        self._undo.append(moved(self._spec.seed))
+        spared = Spared(self._folder)
+        self._undo.append(spared.remove)
+        spared.install()
         self._session = Session(folder=None)
+        self._undo.append(self._session.stop)
         self._session.start()
         self._places = Places()
+        self._undo.append(self._places.remove)
         self._places.install()
+        limits = self._spec.steps, self._spec.seconds
         remedies = _remedies(self._spec.remedies)
-        self._treated = Treated(
-            remedies, self._spec.steps, self._spec.seconds, self._retold
-        ).start()
+        self._treated = Treated(remedies, *limits, self._session, self._enough)
+        self._undo.append(self._treated.stop)  # what is put on last comes off first
+        self._treated.start()
 
-    def _retold(self, subject: Any) -> None:
-        """A model that was changed is watched as it is now."""
-        for optimizer in subject.optimizers:
-            assert self._session is not None
-            self._session.watch(None, optimizer)
+    def _enough(self, times: int) -> None:
+        """The program was told to end; one that has not heard it or hangs is not waited for."""
+        if self._finish is None:
+            return
+        if times == 1:
+            timer = threading.Timer(_GRACE, self._insist)
+            timer.daemon = True
+            timer.start()
+        else:
+            self._insist()
+
+    def _insist(self) -> None:
+        assert self._finish is not None
+        self._arm.ended = "ended"
+        if self.fill():
+            self._finish(self._arm)
 
     def offer(self, build: Build) -> None:
         """Here the loss is known as a function of the batch, for remedies that try things out."""
@@ -253,31 +294,47 @@ class _Watch:
 
         self._treated.loss = lambda k: build.on(batches()[k % _BATCHES]).loss()
 
-    def fill(self, arm: Arm) -> None:
-        """Take everything down, and write what was seen into the result."""
-        from surefoot.trial.measured import gauges_of, losses_of
-
-        if self._session is None:
-            arm.words = arm.words or "the program never imported torch"
-            return
-        self._treated.stop()  # what was put on last comes off first
-        self._places.remove()
-        self._session.stop()
+    def close(self) -> None:
+        """Take everything down; idempotent."""
         while self._undo:
             self._undo.pop()()
-        arm.applied, arm.refused = self._treated.applied, self._treated.refused
-        missed = [r["remedy"] for r in self._spec.remedies if r["remedy"] not in arm.applied]
-        for name in missed:
-            arm.refused.setdefault(name, "the model was never called while it was watched")
+        if self._treated is not None:
+            self._treated.undo()
+
+    def fill(self) -> bool:
+        """Take everything down, and write what was seen into the result; False if it has been."""
+        if not self._filled.acquire(blocking=False):
+            return False
+        arm = self._arm
+        if self._session is None or self._treated is None:
+            arm.words = arm.words or "the program never imported torch"
+            return True
+        places, treated = self._places, self._treated
+        while self._undo:
+            self._undo.pop()()
+        arm.applied, arm.refused = treated.applied, treated.refused
+        for name in (r["remedy"] for r in self._spec.remedies):
+            if name not in arm.applied:
+                words = "the model was never called while it was watched"
+                arm.refused.setdefault(name, words)
         arm.seconds = time.perf_counter() - self._began
+        arm.lead = max(0.0, (treated.first or self._began) - self._began)
         arm.report = self._session.report().to_json()
-        if self._session.trainings:
-            training = self._session.trainings[0]
-            case = training.case()
-            arm.steps = case.facts.steps
-            arm.losses, arm.gauges = losses_of(case), gauges_of(case)
-            arm.places = self._places.to_json(self._treated.models)
-        self._treated.undo()
+        self._measure()
+        with suppress(Exception):  # the patch is a help to read on, never the result
+            arm.places = places.to_json(treated.models)
+        treated.undo()
+        return True
+
+    def _measure(self) -> None:
+        from surefoot.trial.measured import gauges_of, losses_of
+
+        assert self._session is not None
+        cases = [training.case() for training in self._session.trainings]
+        if cases:  # of several the longest: a model may be made and thrown away
+            case = max(cases, key=lambda case: case.facts.steps)
+            self._arm.steps = case.facts.steps
+            self._arm.losses, self._arm.gauges = losses_of(case), gauges_of(case)
 
 
 def _remedies(data: Sequence[dict[str, Any]]) -> list[Remedy]:
@@ -291,12 +348,30 @@ def _line(error: BaseException | None) -> str:
 
 
 def main() -> None:
-    """Read the spec, run, write the result."""
-    spec = Spec.from_json(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-    result = Path(sys.argv[2])
+    """Read the spec, run, write the result, and end at once.
+
+    What a program leaves behind (threads, atexit handlers) is not waited for: its trial is over.
+    """
+    _die_with_parent()
+    asked, answer = (Path(name) for name in sys.argv[1:3])
+    spec = Spec.from_json(json.loads(asked.read_text(encoding="utf-8")))
     sys.argv[1:] = []
-    arm = run_arm(spec)
-    replace_text(result, json.dumps(arm.to_json(), allow_nan=False))
+
+    def finish(arm: Arm) -> None:
+        with suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        replace_text(answer, json.dumps(arm.to_json(), allow_nan=False))
+        os._exit(0)
+
+    finish(run_arm(spec, answer.parent, finish))
+
+
+def _die_with_parent() -> None:
+    """Where whoever asked is killed, nobody waits for the result (Linux alone can say so)."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class Cluster:
 
     def __init__(self) -> None:
         try:
-            import ray
+            import ray  # pyrefly: ignore[missing-import]
         except ImportError:
             raise ImportError(
                 "expected Ray for trials on a cluster, found none: pip install 'surefoot[ray]'"

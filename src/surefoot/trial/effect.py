@@ -2,8 +2,8 @@
 
 Where all losses are positive the effect is the geometric mean of after / before, with the interval
 of Student's t on the logarithms of the pairs; otherwise the mean of after - before. A run that was
-lost counts with the loss that its network had before it was trained, or more: it has learned
-nothing.
+lost counts with the loss that its network had before it was trained: it has learned nothing. How
+far a loss has run away by the last step says nothing, and differs by decades from seed to seed.
 
 Source: Student 1908 (paired t); the quantiles are those of Fisher's table.
 """
@@ -18,6 +18,7 @@ from typing import Any
 # Two-sided 95 % quantiles of Student's t, by degrees of freedom from 1 on.
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
 _NORMAL = 1.96
+_AWAY = 10.0  # times the first loss: a run that ends higher was lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,10 @@ def effect(before: Sequence[float], after: Sequence[float], first: Sequence[floa
 
 def _learned(loss: float, first: float) -> float:
     """The loss, or for a lost run that of the untrained network; 1e30 where that was lost too."""
-    if math.isfinite(loss):
-        return loss
-    return first if math.isfinite(first) else 1e30
+    if not math.isfinite(first):
+        return loss if math.isfinite(loss) else 1e30
+    lost = not math.isfinite(loss) or loss > _AWAY * first > 0
+    return first if lost else loss
 
 
 def _half_width(values: Sequence[float]) -> float | None:

@@ -44,37 +44,64 @@ class Halving:
     _after: dict[int, dict[int, Arm]] = field(default_factory=dict)
     _short: dict[int, tuple[int, Arm]] = field(default_factory=dict)  # (steps, arm) last tried
     _done: float = 0.0
+    _total: float = 0.0
+    _pace: float = 1.0  # seconds that a second of work takes
 
     def run(self) -> None:
         """Try them all, within the time there is."""
         self.steps = self.steps or self.baseline.steps
         self._before[0] = self.baseline
-        alive = list(range(len(self.remedies)))
-        self._fit(len(alive))
-        length = max(_FEWEST, self.steps // _FIRST)
-        while len(alive) > _LAST and length < self.steps:
+        alive = list(range(self._fit(len(self.remedies))))
+        self._total = self._work(len(alive))
+        self.tell(0.0, self._total)
+        began = time.monotonic()
+        for length in self._rungs(len(alive)):
             alive = self._rung(alive, length)
-            length *= 2
+        if self._done:  # the pace is known by now, other work on the machine included
+            self._pace = max(1.0, (time.monotonic() - began) / self._done)
+            alive = alive[: self._fit(len(alive))]
         self._last(alive)
 
-    def _fit(self, count: int) -> None:
-        """Take fewer seeds, and then shorter runs, where the time does not suffice."""
+    def _fit(self, count: int) -> int:
+        """Take fewer seeds, then shorter runs, then fewer remedies, where the time does not
+        suffice; how many remedies."""
         left = max(self.deadline - time.monotonic(), 0.0)
-        step = self.baseline.seconds / max(self.baseline.steps, 1)
-        while self.seeds > _PAIRS and self._work(count, step) > left:
+        while self.seeds > _PAIRS and self._work(count) > left:
             self.seeds -= 1
-        work = self._work(count, step)
-        if work > left:
-            self.steps = max(_FEWEST, math.floor(self.steps * left / work))
+        wanted = self.steps
+        while (work := self._work(count)) > left:
+            shorter = math.floor(self.steps * left / work)
+            if shorter >= _FEWEST and shorter < self.steps:
+                self.steps = shorter
+            elif self.steps > _FEWEST:
+                self.steps = _FEWEST
+            elif count > 1:
+                count, self.steps = count - 1, wanted
+            else:
+                break
+        return count
 
-    def _work(self, count: int, step: float) -> float:
+    def _rungs(self, count: int) -> list[int]:
+        """The lengths of the runs by which so many remedies are halved."""
+        lengths, length = [], max(_FEWEST, self.steps // _FIRST)
+        while count > _LAST and length < self.steps:
+            lengths.append(length)
+            count, length = max(_LAST, math.ceil(count / 2)), 2 * length
+        return lengths
+
+    def _work(self, count: int) -> float:
         """Seconds that the whole plan takes."""
-        runs, length = 0.0, 1 / _FIRST
-        while count > _LAST and length < 1:
-            runs += count * length
-            count, length = math.ceil(count / 2), 2 * length
-        runs += self.seeds * count + self.seeds - 1
-        return runs * self.steps * step / self.runner.workers
+        seconds = 0.0
+        for length in self._rungs(count):
+            seconds += count * self._costs(length)
+            count = max(_LAST, math.ceil(count / 2))
+        seconds += (self.seeds * count + self.seeds - 1) * self._costs(self.steps)
+        return self._pace * seconds / self.runner.workers
+
+    def _costs(self, steps: int) -> float:
+        """Seconds that a run of so many steps takes, after the run without a remedy."""
+        spent = max(self.baseline.seconds - self.baseline.lead, 0.0)
+        return self.baseline.lead + steps * spent / max(self.baseline.steps, 1)
 
     def _rung(self, alive: list[int], length: int) -> list[int]:
         """The better half over `length` steps of the first seed."""
@@ -103,12 +130,11 @@ class Halving:
                 self._after.setdefault(k, {})[seed] = arm
 
     def _runs(self, specs: list[Spec]) -> Iterator[tuple[int, Arm]]:
-        step = self.baseline.seconds / max(self.baseline.steps, 1)
-        left = [(s.steps or 0) * step / self.runner.workers for s in specs]
+        left = [self._costs(s.steps or 0) / self.runner.workers for s in specs]
         for place, arm in self.runner.run(specs, self.deadline):
             self._done += left[place]
             left[place] = 0.0
-            self.tell(self._done, sum(left))
+            self.tell(self._done, max(self._total - self._done, sum(left)))
             yield place, arm
 
     def _spec(self, k: int | None, seed: int, steps: int) -> Spec:
@@ -120,21 +146,39 @@ class Halving:
         return tuple(self._trial(k, remedy) for k, remedy in enumerate(self.remedies))
 
     def _trial(self, k: int, remedy: Remedy) -> Trial:
-        after = self._after.get(k, {})
-        refused = next((a for a in (*after.values(), *self._tried(k)) if not a.ran), None)
-        if refused is not None:
-            words = "; ".join(refused.refused.values()) or refused.words or "it made no step"
-            return Trial(remedy, Outcome.REFUSED, words)
+        arms = [*self._after.get(k, {}).values(), *self._tried(k)]
+        after = {seed: arm for seed, arm in self._after.get(k, {}).items() if arm.ran}
+        refusing = next((a for a in arms if a.refused), None)
+        if refusing is not None:
+            return Trial(remedy, Outcome.REFUSED, "; ".join(refusing.refused.values()))
         pairs = [s for s in sorted(after) if s in self._before and self._before[s].steps]
         if pairs:
             before = [self._before[s] for s in pairs]
-            return judged(remedy, before, [after[s] for s in pairs], self.steps)
-        if k in self._short:
-            length, arm = self._short[k]
-            loss, without = arm.loss(length), self.baseline.loss(length)
-            words = f"loss {loss:.3g} after {length} steps ({without:.3g} without)"
+            trial = judged(remedy, before, [after[s] for s in pairs], self.steps)
+            return self._open(trial) if len(pairs) < self.seeds else trial
+        if k in self._short and self._short[k][1].ran:
+            return self._dropped(remedy, *self._short[k])
+        if arms:
+            words = (arms[0].words.splitlines() or ["it made no step"])[-1]
+            return Trial(remedy, Outcome.UNTRIED, f"its run failed: {words}")
+        return Trial(remedy, Outcome.UNTRIED, "its turn did not come")
+
+    def _open(self, trial: Trial) -> Trial:
+        """Of fewer pairs than were planned: what seems to help is not yet known not to."""
+        if trial.outcome is not Outcome.DID_NOT_HELP or not trial.cured or trial.effect is None:
+            return trial
+        if trial.effect.value >= trial.effect.none:
+            return trial
+        return replace(trial, outcome=Outcome.UNTRIED, words=f"{trial.words}; too few to tell")
+
+    def _dropped(self, remedy: Remedy, length: int, arm: Arm) -> Trial:
+        words = f"loss {arm.loss(length):.3g} after {length} steps"
+        words += f" ({self.baseline.loss(length):.3g} without)"
+        if self._after:
             return Trial(remedy, Outcome.DROPPED, f"{words}; others did better", length)
-        return Trial(remedy, Outcome.UNTRIED, "the time was used up before its turn")
+        return Trial(
+            remedy, Outcome.UNTRIED, f"{words}; its turn at full length did not come", length
+        )
 
     def _tried(self, k: int) -> list[Arm]:
         return [self._short[k][1]] if k in self._short else []

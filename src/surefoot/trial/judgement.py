@@ -28,18 +28,27 @@ def judged(remedy: Remedy, before: Sequence[Arm], after: Sequence[Arm], steps: i
     found = None
     if all(seen):
         first = [a.losses[0][1] for a in before]
-        found = effect([a.loss(steps) for a in before], [a.loss(steps) for a in after], first)
+        pairs = [_losses(a, b, steps) for a, b in zip(before, after, strict=True)]
+        found = effect([a for a, _ in pairs], [b for _, b in pairs], first)
     outcome = _outcome(found, cured, _scale(before), len(after))
     return Trial(
         remedy,
         outcome,
-        words(found, cured, len(after)),
+        words(found, _finding(before, cured), len(after)),
         steps,
         found,
         cured,
         _gauges(before[0], after[0]),
         curve(after[0]),
     )
+
+
+def _losses(before: Arm, after: Arm, steps: int) -> tuple[float, float]:
+    """The final losses of a pair; one that failed by itself, and before the other, was lost."""
+    a, b = before.loss(steps), after.loss(steps)
+    if before.ended == "raised" and before.steps < after.steps:
+        return math.inf, b
+    return a, math.inf if after.ended == "raised" and after.steps < before.steps else b
 
 
 def sound(report: Report) -> bool:
@@ -78,13 +87,19 @@ def _scale(before: Sequence[Arm]) -> float:
     return min(finite, default=0.0)
 
 
-def words(found: Effect | None, cured: bool, pairs: int) -> str:
-    """What was seen, in a clause."""
-    gone = "the finding is gone" if cured else "the finding stands"
+def _finding(before: Sequence[Arm], cured: bool) -> str:
+    """What became of the finding, in a clause."""
+    if all(sound(Report.from_json(arm.report)) for arm in before):
+        return "nothing was found with it or without" if cured else "a finding has come up"
+    return "the finding is gone" if cured else "the finding stands"
+
+
+def words(found: Effect | None, gone: str, pairs: int) -> str:
+    """What was seen, in a clause. gone: what became of the finding."""
     runs = "one pair of runs" if pairs == 1 else f"{pairs} pairs of runs"
     if found is None:
         return f"{gone}, over {runs}; no loss was seen"
-    change = f"loss {found.before:.3g} -> {found.after:.3g}"
+    change = f"loss from {found.before:.3g} to {found.after:.3g}"
     if found.ratio and found.low is not None and found.high is not None:
         change += f" (x{found.value:.2g}, 95 % {found.low:.2g} to {found.high:.2g})"
     return f"{change} over {runs}, {gone}"

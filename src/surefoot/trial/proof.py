@@ -107,16 +107,18 @@ class Proof:
         """The result in a sentence."""
         if self.missing:
             return self.missing
-        if self.finding is None:
+        if self.finding is None and not self.trials:
             return "Nothing is wrong that would need a remedy."
         winner = self.winner
         if winner is not None:
-            return f"{winner.remedy.remedy} is proven: {winner.words}."
-        tried = [t.remedy.remedy for t in self.trials if t.effect is not None]
+            return f"{_named(winner.remedy)} is proven: {winner.words}."
+        tried = dict.fromkeys(t.remedy.remedy for t in self.trials if t.effect is not None)
         if not tried:
-            return "No remedy in the book could be tried here."
-        rest = " so far" if self.partial else ""
-        return f"Nothing in the book helps{rest}: tried {', '.join(dict.fromkeys(tried))}."
+            return f"No remedy {'has been' if self.partial else 'could be'} tried here."
+        names = ", ".join(tried)
+        if self.partial:
+            return f"Nothing is proven so far: tried {names}."
+        return f"Nothing in the book helps: tried {names}."
 
     def __str__(self) -> str:
         """The result in a line: what `print(proof)` shows."""
@@ -125,7 +127,7 @@ class Proof:
     def proven(self, remedy: Remedy) -> Remedy:
         """A prescribed remedy with what was found of it, as a report shows it."""
         for trial in self.trials:
-            if trial.remedy.remedy == remedy.remedy and trial.remedy.target == remedy.target:
+            if _key(trial.remedy) == _key(remedy):
                 return replace(remedy, proof=_short(trial))
         return remedy
 
@@ -145,22 +147,49 @@ class Proof:
             "partial": self.partial,
             "missing": self.missing,
             "before": self.before.to_json(),
-            "trials": [t.to_json() for t in self.trials],
+            "trials": [t.to_json() | {"won": t is self.winner} for t in self.trials],
             "unhelpful": [{"remedy": name, "why": why} for name, why in self.unhelpful],
         }
 
     def dumps(self) -> str:
         """`to_json` as strict JSON text."""
-        return json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        return json.dumps(_strict(self.to_json()), indent=1, ensure_ascii=False, allow_nan=False)
 
     def figure(self) -> Any:
         """Before and after as a Plotly figure: the losses, and the gauges that moved most."""
         from surefoot.views.figures.paired import paired
 
-        curves = {t.remedy.remedy: (t.curve.steps, t.curve.losses) for t in self.trials}
+        curves = {_named(t.remedy): (t.curve.steps, t.curve.losses) for t in self.trials}
         winner = self.winner
-        best = winner.remedy.remedy if winner else None
+        best = _named(winner.remedy) if winner else None
         return paired((self.before.steps, self.before.losses), curves, best)
+
+
+def _strict(value: Any) -> Any:
+    """What JSON can hold: NaN and infinities become words, as in a report."""
+    if isinstance(value, dict):
+        return {str(k): _strict(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    plain = value is None or isinstance(value, (str, int, float))
+    return value if plain else str(value)
+
+
+def _key(remedy: Remedy) -> tuple[Any, ...]:
+    return remedy.remedy, remedy.target, dict(remedy.parameters)
+
+
+def _named(remedy: Remedy) -> str:
+    """A remedy with its numbers, by which those of one name differ."""
+    numbers = (
+        f"{k} {v:.3g}"
+        for k, v in remedy.parameters.items()
+        if isinstance(v, (int, float)) and not isinstance(v, bool)
+    )
+    words = ", ".join(numbers)
+    return f"{remedy.remedy} ({words})" if words else remedy.remedy
 
 
 def _value(trial: Trial) -> float:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from surefoot.build import from_parts, maker
+from surefoot.build import Build, from_parts, maker
 from surefoot.findings import Finding, Remedy, Report, Severity
+from surefoot.probes.random_state import undisturbed
 from surefoot.record.data import RunData
 from surefoot.remedies import TREATMENTS
 from surefoot.remedies.decision import candidates, unhelpful
@@ -88,9 +91,29 @@ def prove(
         return prove_build(build, remedies, plan, tell)
     if not callable(build):
         raise ProofError(f"expected a function that makes the parts, got {type(build).__name__}")
-    make = build
     name = getattr(build, "__qualname__", type(build).__name__)
-    return trials(Spec(name), remedies, plan, Here(lambda: from_parts(make())), tell=tell)
+    return trials(Spec(name), remedies, plan, Here(_remade(build)), tell=tell)
+
+
+def _remade(build: Callable[[], Any]) -> Callable[[], Build]:
+    """Makes the parts; refuses a build that gives the same model again, for it has been trained."""
+    earlier: list[weakref.ref[Any]] = []
+
+    def make() -> Build:
+        made = from_parts(build())
+        if any(known() is made.model for known in earlier):
+            raise ProofError(
+                "expected a function that makes a new model each time it is called, got the same "
+                "model again: build model and optimizer inside of it"
+            )
+        earlier.append(weakref.ref(made.model))
+        return made
+
+    with undisturbed():
+        first = make()  # twice before anything is trained, which is then still as it was
+        make()
+        del first
+    return make
 
 
 def prove_build(
@@ -142,6 +165,7 @@ def trials(
 ) -> Proof:
     """The proof for what a spec runs. root: folder that a patch's paths are relative to."""
     began = time.monotonic()
+    _check(remedies)
     runner = runner or _runner(plan)
     say = tell or (lambda what, done, left: None)
     say("the training as it is", 0.0, plan.budget)
@@ -166,6 +190,7 @@ def trials(
     halving = Halving(
         runner, spec, chosen, baseline, plan.seeds, began + plan.budget,
         lambda done, left: say("the remedies", done, left),
+        (plan.steps or 0) if baseline.ended == "raised" else baseline.steps,
     )  # fmt: skip
     proof = _tried(proof, halving, began)
     return replace(proof, patch=_patch(proof, baseline, root or Path.cwd()))
@@ -219,6 +244,22 @@ def _finding(baseline: Arm) -> Finding | None:
     return None if root is None or root.severity is Severity.ADVICE else root
 
 
+def _check(remedies: str | Sequence[str | Remedy]) -> None:
+    """Refuse an unknown name before the first run and not after it."""
+    if isinstance(remedies, str):
+        remedies = [] if remedies == "prescribed" else [remedies]
+    for one in remedies:
+        name = one.remedy if isinstance(one, Remedy) else one
+        if name not in TREATMENTS:
+            close = difflib.get_close_matches(str(name), TREATMENTS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {_known()}"
+            raise ProofError(f"expected the name of a remedy, got {name!r}: {hint}")
+
+
+def _known() -> str:
+    return ", ".join(sorted(TREATMENTS))
+
+
 def _chosen(remedies: str | Sequence[str | Remedy], finding: Finding | None) -> list[Remedy]:
     if remedies == "prescribed":
         return list(candidates(finding)) if finding is not None else []
@@ -230,13 +271,8 @@ def _chosen(remedies: str | Sequence[str | Remedy], finding: Finding | None) -> 
 def _named(name: str, finding: Finding | None) -> Remedy:
     """A remedy by its name, as prescribed where it was, else with its usual parameters."""
     prescribed = candidates(finding) if finding is not None else ()
-    for remedy in prescribed:
-        if remedy.remedy == name:
-            return remedy
-    if name not in TREATMENTS:
-        known = ", ".join(sorted(TREATMENTS))
-        raise ProofError(f"expected the name of a remedy, got {name!r}; known are {known}")
-    return TREATMENTS[name]().remedy()
+    known = (remedy for remedy in prescribed if remedy.remedy == name)
+    return next(known, None) or TREATMENTS[name]().remedy()
 
 
 def _missing(baseline: Arm, finding: Finding | None, chosen: Sequence[Remedy]) -> str:
@@ -254,5 +290,8 @@ def _patch(proof: Proof, baseline: Arm, root: Path) -> str:
     winner = proof.winner
     if winner is None or winner.outcome is not Outcome.PROVEN:
         return ""
-    made = patch(winner.remedy, baseline.places, root)
+    try:
+        made = patch(winner.remedy, baseline.places, root)
+    except Exception:  # whatever a source holds, what the trials have shown is not lost
+        return ""
     return "" if made is None else made.text

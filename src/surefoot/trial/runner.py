@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
     from surefoot.build import Build
 
 _WORDS = 2000
+# Not the working directory stands first among the places to import from: its modules are the
+# program's, which gets it when it runs.
+_ARM = """\
+import sys
+sys.path[0], own = sys.argv.pop(1), sys.argv.pop(1)
+sys.path += [own] if own not in sys.path else []
+from surefoot.trial.arm import main
+main()
+"""
 
 
 class Runner(Protocol):
@@ -80,26 +91,36 @@ class Processes:
         left = deadline - time.monotonic()
         if left <= 0 or self._closed:
             return None
+        began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="surefoot-trial-") as folder:
             asked, answer, log = (Path(folder, name) for name in ("spec", "result", "log"))
             asked.write_text(json.dumps(spec.to_json()), encoding="utf-8")
             with open(log, "wb") as said:
                 if not self._wait(self._start(spec, asked, answer, said), left):
                     return None
-            return _read(answer, log)
+            arm = _read(answer, log)
+        taken = time.monotonic() - began  # with the start of the process
+        arm.lead, arm.seconds = arm.lead + max(0.0, taken - arm.seconds), taken
+        return arm
 
     def _start(self, spec: Spec, asked: Path, answer: Path, said: Any) -> subprocess.Popen[bytes]:
+        """A process with a group of its own, so that its own children can be ended with it."""
         cores = str(max(1, (os.cpu_count() or 1) // self.workers))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "surefoot.trial.arm", str(asked), str(answer)],
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            cwd=spec.cwd or None,
-            env={"OMP_NUM_THREADS": cores, **os.environ},
-        )
+        own = str(Path(__file__).resolve().parents[2])
+        command = [sys.executable, "-c", _ARM, str(Path(sys.executable).parent), own]
         with self._lock:
+            process = subprocess.Popen(
+                [*command, str(asked), str(answer)],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                cwd=spec.cwd or None,
+                env={"OMP_NUM_THREADS": cores, **os.environ},
+                start_new_session=True,
+            )
             self._running.add(process)
+            if self._closed:
+                _end(process)
         return process
 
     def _wait(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -114,13 +135,17 @@ class Processes:
                 self._running.discard(process)
 
     def _close(self) -> None:
-        self._closed = True
         with self._lock:
+            self._closed = True
             for process in self._running:
-                process.kill()
+                _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process with all that it has started."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
     if process.poll() is None:
         process.kill()
         process.wait()

@@ -1,4 +1,4 @@
-"""What makes two arms of a trial a pair: the same random numbers, and nothing left on the disk."""
+"""What makes two arms of a trial a pair: the same random numbers."""
 
 from __future__ import annotations
 
@@ -23,32 +23,35 @@ def moved(seed: int) -> Callable[[], None]:
     torch.manual_seed(seed)
     if seed == 0:
         return lambda: None
-    return _patched(
-        (torch, "manual_seed", lambda x: int(x) + seed),
-        (torch.random, "manual_seed", lambda x: int(x) + seed),
-        (random, "seed", lambda x: x + seed if isinstance(x, int) else x),
-        (np.random, "seed", lambda x: (x + seed) % _MODULO if isinstance(x, int) else x),
-    )
+    undo = [
+        _patched(torch, "manual_seed", lambda x: int(x) + seed),
+        _patched(torch.random, "manual_seed", lambda x: int(x) + seed),
+        _patched(random, "seed", lambda x: x + seed if isinstance(x, int) else x),
+        _patched(np.random, "seed", lambda x: (int(x) + seed) % _MODULO if _whole(x) else x),
+    ]
+
+    def put_back() -> None:
+        while undo:
+            undo.pop()()
+
+    return put_back
 
 
-def silenced() -> Callable[[], None]:
-    """Have `torch.save` write nothing: a trial must not replace the checkpoints of the run."""
-    return _replaced(torch, "save", lambda *args, **kwargs: None)
+def _whole(x: Any) -> bool:
+    return isinstance(x, (int, np.integer))
 
 
-def _patched(*places: tuple[Any, str, Callable[[Any], Any]]) -> Callable[[], None]:
-    undo = []
-    for owner, name, change in places:
-        original = getattr(owner, name)
-
-        def seed(x: Any = None, *more: Any, _was: Any = original, _change: Any = change) -> Any:
-            return _was(_change(x), *more)
-
-        undo.append(_replaced(owner, name, seed))
-    return lambda: [put_back() for put_back in reversed(undo)] and None
-
-
-def _replaced(owner: Any, name: str, value: Any) -> Callable[[], None]:
+def _patched(owner: Any, name: str, change: Callable[[Any], Any]) -> Callable[[], None]:
+    """Change the first argument of a function, however it is given; returns how to undo that."""
     original = getattr(owner, name)
-    setattr(owner, name, value)
+
+    def seed(*args: Any, **kwargs: Any) -> Any:
+        if args:
+            args = (change(args[0]), *args[1:])
+        else:
+            known = ("seed", "a")  # what torch, numpy and random call it
+            kwargs = {k: change(v) if k in known else v for k, v in kwargs.items()}
+        return original(*args, **kwargs)
+
+    setattr(owner, name, seed)
     return lambda: setattr(owner, name, original)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from surefoot.attach.patches import Patches
 from surefoot.findings import Remedy
 from surefoot.remedies import FirstCall, NotApplicable, Subject, treatment
 from surefoot.remedies.conflicts import conflicts
+from surefoot.watching.session import Session
 
 
 class Enough(SystemExit):
@@ -33,7 +35,9 @@ class Treated:
     """Remedies on whatever is trained between `start` and `stop`.
 
     steps, seconds: after which the training is ended by Enough, None for never. applied: names of
-    what was applied; refused: name -> why it could not be. notify: called after the treatment.
+    what was applied; refused: name -> why it could not be; first: time.perf_counter() when the
+    first step had been made. session: the watch around it, which is told of what has changed;
+    enough: called before Enough, with how many times the training has been told.
 
     >>> net = nn.Linear(2, 1)
     >>> with Treated([Remedy("init.kaiming_normal", None, "")]) as treated:
@@ -48,14 +52,18 @@ class Treated:
         remedies: Sequence[Remedy],
         steps: int | None = None,
         seconds: float | None = None,
-        notify: Callable[[Subject], Any] = lambda subject: None,
+        session: Session | None = None,
+        enough: Callable[[int], Any] = lambda times: None,
     ) -> None:
         self.applied: list[str] = []
         self.refused: dict[str, str] = {}
         self.taken = 0  # optimizer steps, those of an outer optimizer around an inner one once
         self.drawn = Drawn()
         self.loss: Callable[[int], torch.Tensor] | None = None  # of the k-th batch, where known
-        self._remedies, self._limit, self._notify = list(remedies), steps, notify
+        self.first: float | None = None
+        self._remedies, self._limit, self._session = list(remedies), steps, session
+        self._trying = False
+        self._enough, self._told = enough, 0
         self._until = math.inf if seconds is None else time.monotonic() + seconds
         self._patches = Patches(self)
         self._subject: Subject | None = None
@@ -94,6 +102,8 @@ class Treated:
 
     def optimizer_made(self, optimizer: torch.optim.Optimizer) -> None:
         """Wait for the first call of the model that it trains, or of a part of it."""
+        if self._trying:
+            return
         self._optimizers.append(optimizer)
         if self._subject is not None:
             self._subject.take(optimizer)
@@ -129,7 +139,7 @@ class Treated:
             self._treat(None, find_roots(leaves))
         assert self._subject is not None
         if self._subject.loss_seen([p for p in leaves if isinstance(p, nn.Parameter)]):
-            self._notify(self._subject)
+            self._retell(self._subject)
 
     def _treat(self, call: FirstCall | None, roots: list[nn.Module]) -> None:
         self._give_up()
@@ -138,18 +148,41 @@ class Treated:
         subject = self._subject = Subject(models, self._optimizers[:], call, guarded)
         subject.live, subject.loss = True, self.loss
         clashes = {c.second: str(c) for c in conflicts(r.remedy for r in self._remedies)}
-        for remedy in self._remedies:
-            if remedy.remedy in clashes:
-                self.refused[remedy.remedy] = clashes[remedy.remedy]
-                continue
-            try:
-                treatment(remedy).apply(subject)
-                self.applied.append(remedy.remedy)
-            except NotApplicable as reason:
-                self.refused[remedy.remedy] = str(reason)
-            except Exception as error:  # a refusal like any other: the trial is lost, not the run
-                self.refused[remedy.remedy] = f"{type(error).__name__}: {error}"
-        self._notify(subject)
+        with self._deaf():
+            for remedy in self._remedies:
+                if remedy.remedy in clashes:
+                    self.refused[remedy.remedy] = clashes[remedy.remedy]
+                else:
+                    self._apply(remedy, subject)
+        self._retell(subject)
+
+    def _apply(self, remedy: Remedy, subject: Subject) -> None:
+        try:
+            treatment(remedy).apply(subject)
+            self.applied.append(remedy.remedy)
+        except NotApplicable as reason:
+            self.refused[remedy.remedy] = str(reason)
+        except Exception as error:  # a refusal like any other: the trial is lost, not the run
+            self.refused[remedy.remedy] = f"{type(error).__name__}: {error}"
+
+    @contextmanager
+    def _deaf(self) -> Iterator[None]:
+        """What a remedy tries out with optimizers of its own is not the training's."""
+        self._trying = True
+        if self._session is not None:
+            self._session.adopting(False)
+        try:
+            yield
+        finally:
+            self._trying = False
+            if self._session is not None:
+                self._session.adopting(True)
+
+    def _retell(self, subject: Subject) -> None:
+        """A model that was changed is watched as it is now."""
+        for optimizer in subject.optimizers:
+            if self._session is not None:
+                self._session.watch(None, optimizer)
 
     def _give_up(self) -> None:
         while self._waiting:
@@ -160,10 +193,15 @@ class Treated:
 
     def after_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """Count the steps, and end the training when it has made enough."""
+        if self._trying:
+            return
         own = self._own[id(optimizer)] = self._own.get(id(optimizer), 0) + 1
         self.taken = max(self.taken, own)
+        self.first = self.first or time.perf_counter()
         enough = self._limit is not None and self.taken >= self._limit
         if enough or time.monotonic() > self._until:
+            self._told += 1
+            self._enough(self._told)
             raise Enough
 
     def failed(self, error: BaseException) -> None:

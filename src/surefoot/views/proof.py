@@ -69,7 +69,7 @@ def _panel(proof: Mapping[str, Any], console: Console) -> Panel:
     if (finding := found(proof)) is not None:
         parts += [Text(), shown(console, f"What is wrong: {clean(finding.sentence)}")]
     parts += [Text(), shown(console, clean(proof["sentence"]))]
-    if proof["partial"]:
+    if proof["partial"] and not proof["missing"]:
         parts.append(shown(console, "Broken off, or out of time: what is here was done by then."))
     winner = _winner(proof)
     if winner is not None and winner["code"] and not proof["patch"]:
@@ -86,8 +86,7 @@ def found(proof: Mapping[str, Any]) -> Finding | None:
 
 
 def _winner(proof: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    proven = (t for t in proof["trials"] if t["outcome"] == "proven")
-    return next((t for t in proven if t["remedy"] == proof["winner"]), None)
+    return next((t for t in proof["trials"] if t["won"]), None)
 
 
 def _trials(trials: Sequence[Mapping[str, Any]], console: Console) -> Table:

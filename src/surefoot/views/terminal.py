@@ -82,6 +82,7 @@ def _unstable(report: Report, first: Finding, console: Console) -> None:
     ]
     if first.remedies:
         parts += [Text(), *_remedy(first.remedies[0], console)]
+    parts += _unhelpful(first, console)
     console.print(Panel(Group(*parts), border_style="red", padding=(0, 1)))
     if first.evidence:
         console.print(_evidence(first, console))
@@ -125,6 +126,16 @@ def _remedy(remedy: Remedy, console: Console) -> list[RenderableType]:
     if remedy.code:
         parts.append(Padding(shown(console, clean_code(remedy.code), "cyan"), (0, 0, 0, 4)))
     return parts
+
+
+def _unhelpful(finding: Finding, console: Console) -> list[RenderableType]:
+    """What people reach for, and why it would not help."""
+    words = [f"{clean(name)} {clean(why)}" for name, why in finding.unhelpful]
+    if not words:
+        return []
+    line = shown(console, f"Will not help: {'; '.join(words)}.")
+    line.stylize("bold", 0, len("Will not help:"))
+    return [Text(), line]
 
 
 def _evidence(finding: Finding, console: Console) -> Table:

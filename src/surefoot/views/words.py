@@ -255,6 +255,9 @@ def proof_words(proof: dict[str, Any] | None) -> str:
     """What is known of a remedy's effect, in words; `proof` is `Remedy.proof`."""
     if proof is None:
         return "proposed, not yet tried on this model"
+    if isinstance(proof.get("outcome"), str):
+        told = clean(proof.get("words") or "")
+        return f"{clean(proof['outcome'])}{f': {told}' if told else ''}"
     worked = proof.get("proven", proof.get("helped"))
     head = {True: "proven by a trial", False: "tried; did not help"}.get(worked, "tried")
     rest = [

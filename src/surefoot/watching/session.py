@@ -110,6 +110,10 @@ class Session:
             self._patches.remove()
             self.failed(error)
 
+    def adopting(self, wanted: bool) -> None:
+        """Whether optimizers that are constructed from now on are watched too."""
+        self._adopt = wanted
+
     def pause(self) -> None:
         """Hear nothing until `resume`: something else than what is watched runs meanwhile."""
         self._patches.remove()

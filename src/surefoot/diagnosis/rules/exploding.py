@@ -11,8 +11,9 @@ an activation whose slope exceeds one. A sigmoid cannot: its weights can.
 of weights, activation and normalisation; and how far the first loss lies above that of a constant
 prediction.
 
-**Remedies.** Weights: Kaiming or orthogonal initialisation. Normalisation: residual connections
-around it. Clipping keeps the run alive and cures nothing.
+**Remedies.** Weights: brought to the gain of their activation, or drawn anew (Kaiming, Xavier).
+Deep networks and normalisation: residual connections. Clipping scales all layers alike: it keeps
+the run alive and cures nothing.
 
 **Thresholds.** How many decades matter, and with what outcome, is the same for all rules on growth:
 0.87, 1.3 and 2 decades are four, six and nine depth scales. A layer takes part from `_PART` (0.03

@@ -97,7 +97,7 @@ def _remedies(case: Case, name: str, large: list[Call]) -> tuple[Remedy, ...]:
     if len(large) > 1:
         return ()
     embeds = case.layers.layers[large[0].layer].kind is Kind.EMBEDDING
-    return (prescribed("init.default" if embeds else "init.kaiming_normal", name),)
+    return (prescribed("init.default" if embeds else "init.rescale", name),)
 
 
 def _first_loss(ratio: float | None) -> str:

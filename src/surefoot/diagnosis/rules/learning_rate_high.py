@@ -50,7 +50,7 @@ from surefoot.diagnosis.forensics import (
     steps_cleared,
 )
 from surefoot.diagnosis.outcome import outcome
-from surefoot.diagnosis.pace import pace
+from surefoot.diagnosis.pace import Pace, pace, sound_pace
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.diagnosis.rules.bad_batch import blamed_since
 from surefoot.findings import Cause, Evidence, Finding, Pathology
@@ -80,7 +80,7 @@ def judge(case: Case) -> Iterator[Finding]:
     if blamed is not None and since <= blamed < since + _WAKE:
         since = blamed  # that a loss begins to rise is told within some steps only
     sound = right_length(proof) if proof is not None else None
-    factor = min(sound or 1.0, 0.1 if steps.highest < 1 else 0.01)
+    factor = min(sound or 1.0, _factor(case, steps))
     yield Finding(
         rule=RULE.id,
         pathology=Pathology.EXPLODING if climbing else Pathology.OSCILLATING,
@@ -110,6 +110,19 @@ def judge(case: Case) -> Iterator[Finding]:
             prescriptions.CLIP,
         ),
     )
+
+
+def _factor(case: Case, steps: Pace) -> float:
+    """By which to multiply the rate.
+
+    Where the optimizer divides by the gradient's size, a step is as long as its rate says, and the
+    first ones tell by how much it is too long; elsewhere they depend on what they have made worse.
+    """
+    adaptive = {"beta2", "alpha", "rho"} & dict(case.facts.settings).keys()
+    if adaptive and 0 < steps.early < float("inf"):
+        factor = sound_pace(case.facts.steps) / steps.early
+        return float(f"{min(max(factor, 1e-4), 0.3):.1g}")
+    return 0.1 if steps.highest < 1 else 0.01
 
 
 def _proven(proof: Inquiry | None) -> str:

@@ -9,7 +9,7 @@ whole run, the depth profile is in order, and the loss has gained next to nothin
 converged, or that is meant to be frozen, is no finding.
 
 **Remedies.** Raise the learning rate until the ratio is near 1e-3; in a run of few steps higher, up
-to 1e-2, so that all of them together go `_REACH` (1.5) of the weights' size.
+to 3e-2, so that they get somewhere.
 
 **Thresholds.** A sound ratio is near 1e-3. At `_LOW` (3e-5) the weights turn over by 3 % in a
 thousand steps; it has to hold of the largest step, and the loss must keep `_KEPT` (nine tenths) of
@@ -35,7 +35,7 @@ import numpy as np
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import Outcome, outcome
-from surefoot.diagnosis.pace import pace
+from surefoot.diagnosis.pace import pace, sound_pace
 from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 
@@ -45,7 +45,6 @@ _QUARTER = 0.25  # of the run, after which a schedule that ends does not end at 
 _ONCE = 0.1  # of the trivial predictor's loss, gained in an earlier part of the run
 _SWIFT = 0.03  # of its size in a step, for any one weight matrix
 _KEPT, _GAINED = 0.9, 0.05
-_REACH = 1.5  # of the weights' size, that a run should go in all
 _WAY = 0.02  # of the weights' size, all steps together
 _FADED = 0.01  # of its highest: what is left of the pace at the end
 
@@ -70,8 +69,7 @@ def judge(case: Case) -> Iterator[Finding]:
         barely = barely and result.skill < _GAINED
         if not (crawling or barely):
             return
-    # A run of few steps has to make longer ones: all together they move weights by their size.
-    wanted = min(max(_REACH / case.facts.steps, 1e-3), 1e-2)
+    wanted = sound_pace(case.facts.steps)
     factor = min(wanted / max(steps.highest, 1e-12), 1e6)
     yield Finding(
         rule=RULE.id,

@@ -249,6 +249,7 @@ def remedies(cause: Cause, layer: str | None) -> tuple[Remedy, ...]:
             "operation.mask",
             layer,
             "keep the argument inside the operation's domain, in both branches of a where",
+            everywhere=layer is None,
         ),
         Cause.DTYPE_OVERFLOW: prescribed(
             "dtype.float32", layer, "float32 holds numbers up to 3e38, float16 only to 65504"

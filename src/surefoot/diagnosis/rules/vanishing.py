@@ -12,9 +12,9 @@ keeps 0.41 of it.
 the weights and of the activation; the loss against a constant prediction. A network that learns all
 the same gets advice at most.
 
-**Remedies.** Too small weights: Kaiming (ReLU) or Xavier (tanh) initialisation. A saturating
-activation: ReLU or GELU with the gain that belongs to it. Deep networks: residual connections.
-Clipping, warm-up or a larger learning rate do not help.
+**Remedies.** Too small weights: brought to the gain of their activation, or drawn anew (Kaiming for
+ReLU, Xavier for tanh). A saturating activation: ReLU with the gain that belongs to it. Deep
+networks: residual connections. Clipping, warm-up or a larger learning rate do not help.
 
 **Thresholds.** How many decades matter, and with what outcome, is the same for all rules on growth:
 0.87, 1.3 and 2 decades are four, six and nine depth scales. A layer takes part if it shrinks the
@@ -144,7 +144,7 @@ def _zeros(case: Case) -> Iterator[Finding]:
             f"receives a gradient; {result.words()}."
         ),
         evidence=(Evidence("layers whose weights are all zero", len(empty), "0 or 1", flow.step),),
-        remedies=(prescriptions.aimed(prescriptions.KAIMING, name),),
+        remedies=(prescriptions.aimed(prescriptions.RESCALE, name),),
     )
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from surefoot.remedies.activation.substitution import Substitution
 
-_SATURATING = ("sigmoid", "tanh")
+_SATURATING = ("sigmoid", "tanh", "hardsigmoid")
 _GATES = "where a bounded value is meant: gates and outputs are left alone, but not the state of a "
 _GATES += "recurrent net written by hand"
 

@@ -21,7 +21,7 @@ class Find(Treatment):
         "says so"
     )
     formula = "the rate of steepest descent over log(rate), a tenth of the highest stable at most"
-    source = "Smith 2017 (range test), section 3.3; its failures: docs/remedies.md"
+    source = "Smith 2017 (range test), section 3.3; its failures: docs/prove.md"
     limits = (
         "where the gradients themselves are lost: no rate works, and it says so",
         "where the best rate changes during the run: use it with a schedule",
@@ -36,11 +36,9 @@ class Find(Treatment):
         if not subject.models or not subject.optimizers:
             raise NotApplicable("it acts on the optimizer, and none is known")
         optimizer = subject.optimizers[0]
-        test = find_rate(
-            subject.models[0], optimizer, subject.loss, steps=self.parameters["steps"]
-        )
+        test = find_rate(subject.models[0], optimizer, subject.loss, steps=self.parameters["steps"])
         if test.suggestion is None:
-            raise NotApplicable(test.sentence)
+            raise NotApplicable(test.sentence.removesuffix("."))
         present = max(float(g["lr"]) for g in optimizer.param_groups)
         if present <= 0:
             raise NotApplicable("the optimizer's own rate is zero")

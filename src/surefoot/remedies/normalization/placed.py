@@ -8,7 +8,7 @@ from surefoot.layers import Kind, kind_of
 from surefoot.remedies.activation.substitution import ELEMENTWISE
 from surefoot.remedies.sites import record
 from surefoot.remedies.subject import NotApplicable, Subject
-from surefoot.remedies.trace import NAMES
+from surefoot.remedies.trace import NAMES, trace
 
 
 def before_activations(subject: Subject, target: str | None) -> list[tuple[str, nn.Module]]:
@@ -22,9 +22,18 @@ def before_activations(subject: Subject, target: str | None) -> list[tuple[str, 
     found = [(name, m) for name, m in layers if id(m) in plain and trained(m)]
     if not found and any(id(m) in normalised for _, m in layers):
         raise NotApplicable("what goes into its activations is normalised already")
+    if not found and subject.call is not None and not normalised:
+        found = _hidden(subject, target)  # an activation that has no name, as x**3
     if not found:
         raise NotApplicable("no affine layer there is followed by an activation")
     return found
+
+
+def _hidden(subject: Subject, target: str | None) -> list[tuple[str, nn.Module]]:
+    """All trained affine layers that a target names but the last one that is reached."""
+    order = [v.module for v in trace(subject)]
+    named = {id(m): name for name, m in subject.weighted(target)}
+    return [(named[id(m)], m) for m in order[:-1] if id(m) in named and trained(m)]
 
 
 def _traced(subject: Subject) -> tuple[set[int], set[int]]:

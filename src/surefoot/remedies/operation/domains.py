@@ -1,4 +1,4 @@
-"""Where operations and their derivatives are defined, and how an argument is kept there.
+"""Where operations and their derivatives are defined and finite, and how an argument is kept there.
 
 Each rule takes the arguments of a call and gives them back, elements outside moved to the edge of
 the domain, at a distance of eps. What lies inside is given back bit for bit, and the gradient of
@@ -7,6 +7,7 @@ what is moved is zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,22 @@ def between(low: float | None, high: float | None, place: int = 0, name: str = "
     return rule
 
 
+def finite(base: float) -> Rule:
+    """The rule of an exponential: no result beyond the root of the largest number there is.
+
+    So that the product of two is finite as well.
+    """
+
+    def rule(args: Any, kwargs: Any, eps: float) -> Any:
+        def inside(x: torch.Tensor) -> torch.Tensor:
+            x = _floating(x)
+            return x.clamp(max=0.5 * math.log(torch.finfo(x.dtype).max, base))
+
+        return _replaced(args, kwargs, 0, "input", inside)
+
+    return rule
+
+
 def away_from_zero(place: int, name: str) -> Rule:
     """The rule of a divisor."""
     return lambda args, kwargs, eps: _replaced(args, kwargs, place, name, lambda x: _away(x, eps))
@@ -91,11 +108,24 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("xlogy", "special_xlogy"), between(0.0, None, 1, "other")),
     **dict.fromkeys(("div", "divide", "true_divide", "__truediv__"), away_from_zero(1, "other")),
     **dict.fromkeys(("reciprocal", "__rdiv__", "__rtruediv__"), away_from_zero(0, "input")),
+    **dict.fromkeys(("exp", "expm1", "special_expm1"), finite(math.e)),
+    **dict.fromkeys(("exp2", "special_exp2"), finite(2.0)),
     "addcdiv": away_from_zero(2, "tensor2"),
     **dict.fromkeys(("pow", "float_power", "__pow__"), power),
 }
 _INVOLVED = {"log", "log2", "log10", "log1p", "sqrt", "rsqrt", "acos", "asin", "arccos", "arcsin"}
-_INVOLVED |= {"atanh", "arctanh", "acosh", "arccosh", "erfinv", "reciprocal", "pow"}
+_INVOLVED |= {
+    "exp",
+    "exp2",
+    "expm1",
+    "atanh",
+    "arctanh",
+    "acosh",
+    "arccosh",
+    "erfinv",
+    "reciprocal",
+    "pow",
+}
 
 
 def defined(function: Any, args: Any, kwargs: Any, eps: float) -> Any:

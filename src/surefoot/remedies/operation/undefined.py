@@ -24,7 +24,10 @@ class Mask(Treatment):
         "others are moved there, and their gradient is zero, so that finite arguments give finite "
         "values and derivatives"
     )
-    formula = "log(max(x, eps)), a / (sign(b) max(|b|, eps)), asin(min(max(x, eps - 1), 1 - eps))"
+    formula = (
+        "log(max(x, eps)), a / (sign(b) max(|b|, eps)), asin(min(max(x, eps - 1), 1 - eps)), "
+        "exp(min(x, ln(M) / 2)), M the largest number"
+    )
     source = "the derivative of each operation; where() and NaN: PyTorch's autograd notes"
     limits = (
         "against NaN or infinity that comes in with the data, or by overflow",

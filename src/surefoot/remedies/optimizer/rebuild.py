@@ -35,6 +35,7 @@ class Rebuild(Treatment):
             raise NotApplicable("the optimizer holds all parameters of the model already")
         if subject.live:
             subject.at_loss(lambda leaves: _train(subject, leaves))
+            subject.before_step(lambda _: _train(subject, _with_gradient(subject)))
 
     def code(self) -> str:
         """Itself as code to paste."""
@@ -42,6 +43,11 @@ class Rebuild(Treatment):
             "optimizer = torch.optim.AdamW(model.parameters(), lr=lr)"
             "   # once the model is complete"
         )
+
+
+def _with_gradient(subject: Subject) -> list[nn.Parameter]:
+    """Parameters that have come since and have a gradient, as of a layer that was replaced."""
+    return [p for m in subject.models for p in m.parameters() if p.grad is not None]
 
 
 def _train(subject: Subject, parameters: Iterable[nn.Parameter]) -> bool:

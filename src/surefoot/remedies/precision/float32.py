@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from surefoot.remedies.precision.cast import HALF, converted, device_of, recast
@@ -34,12 +35,17 @@ class Float32(Treatment):
     }
 
     def apply(self, subject: Subject) -> None:
-        """Convert in place, and shut autocast out. Raises NotApplicable for an unknown target."""
+        """Convert in place, and shut autocast out.
+
+        Raises NotApplicable for an unknown target, and where all is in a wider format already.
+        """
         modules = _highest(subject, self.target)
         if not modules:
             raise NotApplicable(
                 f"no module is called {self.target!r}" if self.target else "no model is known"
             )
+        if subject.call is not None and not _half_anywhere(subject):
+            raise NotApplicable("nothing in the model computes in a half format")
         for module in modules:
             _shut_out(subject, module, back=self.target not in (None, "", "*"))
         recast(subject, modules, HALF, torch.float32)
@@ -47,6 +53,27 @@ class Float32(Treatment):
     def code(self) -> str:
         """Itself as code to paste."""
         return "with torch.autocast(device_type, enabled=False): y = f(x.float())"
+
+
+class _Halves(TorchFunctionMode):
+    """Whether anything that torch's functions gave was in a half format."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.seen = self.seen or any(map(_half, tree_leaves(result)))
+        return result
+
+
+def _half_anywhere(subject: Subject) -> bool:
+    if any(_half(t) for m in subject.models for t in (*m.parameters(), *m.buffers())):
+        return True
+    with subject.trying() as again, _Halves() as halves:
+        again()
+    return halves.seen
 
 
 def _highest(subject: Subject, target: str | None) -> list[nn.Module]:

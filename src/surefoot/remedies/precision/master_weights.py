@@ -45,7 +45,7 @@ class MasterWeights(Treatment):
 
     def code(self) -> str:
         """Itself as code to paste."""
-        return "model.float(); with torch.autocast(device_type, dtype=torch.float16): ..."
+        return "model.float()\nwith torch.autocast(device_type, dtype=torch.float16): ..."
 
 
 def _format(model: nn.Module) -> torch.dtype | None:

@@ -21,17 +21,15 @@ class Widening(TorchFunctionMode):
     (torch.float32, torch.float32)
     """
 
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Change what is asked for where it is a half format."""
         kwargs = kwargs or {}
-        if function in _CASTS:
+        if func in _CASTS:
             return args[0].float()
-        if function in _TO:
+        if func in _TO:
             args = (args[0], *(_wide(a) for a in args[1:]))
             kwargs = {name: _wide(a) for name, a in kwargs.items()}
-        return function(*args, **kwargs)
+        return func(*args, **kwargs)
 
 
 def _wide(asked: Any) -> Any:
