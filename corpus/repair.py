@@ -14,8 +14,8 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -191,22 +191,33 @@ def _share(title: str, marks: Sequence[bool], console: Console) -> None:
         console.print(f"{title}: {share:.3f} ({low:.3f} to {high:.3f}), {sum(marks)}/{len(marks)}")
 
 
+def kept(file: Path | None, seed: int) -> list[Row]:
+    """Rows of this seed that an earlier call has left in the file: it goes on from there."""
+    if file is None or not file.exists():
+        return []
+    rows = json.loads(file.read_text())
+    made = [Row(**{**r, "tries": [Try(**t) for t in r["tries"]]}) for r in rows]
+    return [row for row in made if row.seed == seed]
+
+
 @click.command()
 @click.option("--only", multiple=True, help="A case, or the beginning of its name; repeatable.")
 @click.option("--part", type=click.Choice(["tune", "report"]), help="One part; both without it.")
 @click.option("--every", default=1, show_default=True, help="Every n-th case only.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Cases side by side.")
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write the rows here.")
+@click.option("--json", "file", type=click.Path(path_type=Path), help="Rows, to go on from.")
 def main(
     only: tuple[str, ...], part: str | None, every: int, seed: int, jobs: int, file: Path | None
 ) -> None:
     """Repair the corpus' faulty part, and print how often it worked."""
     console = Console(width=220)
     entries = [e for e in chosen(only, part, console) if not e.healthy][::every]
-    rows: list[Row] = []
-    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=40) as pool:
-        for row in pool.map(repair, [e.name for e in entries], [seed] * len(entries)):
+    rows = kept(file, seed)
+    left = [e.name for e in entries if e.name not in {r.name for r in rows}]
+    # Not ProcessPoolExecutor: with max_tasks_per_child it waits for ever when workers are renewed.
+    with get_context("spawn").Pool(jobs, maxtasksperchild=20) as pool:
+        for row in pool.imap(partial(repair, seed=seed), left):
             rows.append(row)
             print(f"\r{len(rows)}/{len(entries)} {row.name:60}", end="", flush=True)
             if file is not None:

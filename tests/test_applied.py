@@ -95,13 +95,13 @@ def test_an_unknown_remedy_is_refused(name: str) -> None:
 
 def test_what_does_not_go_together_is_refused_until_undone() -> None:
     model = net()
-    first = surefoot.apply("init.kaiming_normal", model)
+    first = surefoot.apply("normalization.layer_norm", model)
     between = state(model)
     with pytest.raises(ValueError, match="undo"):
-        surefoot.apply("init.orthogonal", model)
+        surefoot.apply("normalization.batch_norm", model)
     assert same(state(model), between)
     first.undo()
-    surefoot.apply("init.orthogonal", model).undo()
+    surefoot.apply("normalization.batch_norm", model).undo()
 
 
 def test_where_it_cannot_be_applied_the_model_stays() -> None:

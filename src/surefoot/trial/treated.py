@@ -120,6 +120,8 @@ class Treated:
             return
 
         def __call__(called: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():  # not to be traced: then the loss tells of it
+                return kind.__call__(called, *args, **kwargs)
             if self._subject is None and torch.is_grad_enabled():
                 self._treat(FirstCall(called, args, kwargs), [])
                 return called(*args, **kwargs)
@@ -209,7 +211,11 @@ class Treated:
         self.refused |= {r.remedy: f"{type(error).__name__}: {error}" for r in self._remedies}
         self.applied.clear()
 
-    def compiled(self, module: nn.Module, form: nn.Module) -> None: ...
+    def compiled(self, module: nn.Module, form: nn.Module) -> None:
+        """The first call from outside will be that of the form."""
+        if self._subject is None and form is not module and self._waiting:
+            self._await(form)
+
     def after_backward(self) -> None: ...
     def before_step(self, optimizer: torch.optim.Optimizer, closure: bool) -> None: ...
     def closure_ran(self, optimizer: torch.optim.Optimizer) -> None: ...
