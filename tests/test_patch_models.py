@@ -79,6 +79,16 @@ def test_weights_are_drawn_behind_the_model(tmp_path: Path, name: str, gain: flo
     assert not model[0].bias.any() and not model[2].bias.any()
 
 
+def test_what_the_script_draws_in_between_does_not_undo_it(tmp_path: Path) -> None:
+    source = "import torch\n" + dedent(RELU_NET)
+    source += "for p in model.parameters():\n    nn.init.normal_(p, std=3.0)\n"
+    source += "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+    project = Project(tmp_path, source.encode())
+    model = project.mended(remedy("init.kaiming_normal"))["model"]
+    assert std(project.before["model"][0]) > 10
+    assert std(model[0]) == pytest.approx(2**0.5, rel=0.03)
+
+
 def test_orthogonal_is_orthogonal(tmp_path: Path) -> None:
     weight = Project(tmp_path, RELU_NET).mended(remedy("init.orthogonal"))["model"][0].weight
     assert torch.allclose(weight @ weight.T, 2 * torch.eye(400), atol=1e-3)

@@ -34,7 +34,7 @@ from typing import Any, NoReturn
 
 # The rooms that stand between a script and torch: frames in them are never the script's.
 _ROOMS = {"attach", "cli", "compiler", "diagnosis", "forks", "guarding", "imports", "kernels"}
-_ROOMS |= {"probes", "record", "run", "script", "signals", "watching"}
+_ROOMS |= {"probes", "record", "remedies", "run", "script", "signals", "trial", "watching"}
 HALTED = 4  # the exit status of a training that a guard has halted
 
 

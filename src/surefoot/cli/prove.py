@@ -93,7 +93,7 @@ def prove_command(
         plan = Plan(steps, seeds, budget, workers, ray)
         with redirect_stdout(sys.stderr):  # what the project prints is not the result
             proof = _proof(target, tuple(dict.fromkeys(remedies)), plan, tell)
-    unwritten = _write(proof, json, patch, output)
+    unwritten = _write(proof, json, patch, output, Path(target))
     if not quiet:
         _print(proof, None if output is None or unwritten else output)
     if unwritten:
@@ -110,8 +110,14 @@ def _check_files(*files: Path | None) -> None:
             raise click.ClickException(f"cannot write {file}: {above} is no folder to write into")
 
 
-def _write(proof: Proof, json: Path | None, patch: Path | None, output: Path | None) -> list[str]:
-    """Write what was asked for; what could not be written, in words. The rest is written."""
+def _write(
+    proof: Proof, json: Path | None, patch: Path | None, output: Path | None, target: Path
+) -> list[str]:
+    """Write what was asked for; what could not be written, in words. The rest is written.
+
+    A run's own proof goes into its folder, where its report finds it.
+    """
+    from surefoot.record.proofs import NAME
     from surefoot.views.proof import render_proof
 
     unwritten = []
@@ -124,6 +130,8 @@ def _write(proof: Proof, json: Path | None, patch: Path | None, output: Path | N
 
     if json is not None:
         save(lambda: save_json(json, proof.dumps()))
+    if target.is_dir() and proof.trials:
+        save(lambda: save_json(target / NAME, proof.dumps()))
     if patch is not None and proof.patch:
         save(lambda: save_patch(patch, proof.patch))
     if output is not None:

@@ -159,13 +159,29 @@ def _where(draft: Draft) -> tuple[Text, str, ast.stmt, bool]:
     """
     try:
         text, call = draft.model()
+        last = _before_optimizer(draft, text, text.statement(call))
         try:
-            return text, variable(text, call, wrapped=False), text.statement(call), False
+            return text, variable(text, call, wrapped=False), last, False
         except Unplaced:
-            return text, variable(text, call), text.statement(call), True
+            return text, variable(text, call), last, True
     except Unplaced:
         text, owner = class_of(draft, "")
         return text, "self", method(owner, "__init__").body[-1], False
+
+
+def _before_optimizer(draft: Draft, text: Text, built: ast.stmt) -> ast.stmt:
+    """The last statement before the one that makes the optimizer, where both follow in one block.
+
+    What the source does to the weights in between would undo what is put right behind the model.
+    """
+    try:
+        where, call = draft.optimizer()
+    except Unplaced:
+        return built
+    block, made = text.block(built), text.statement(call) if where is text else None
+    if made not in block or block.index(made) <= block.index(built):
+        return built
+    return block[block.index(made) - 1]
 
 
 def function_used(draft: Draft) -> str | None:
