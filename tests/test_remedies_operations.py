@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from surefoot.remedies import TREATMENTS, FirstCall, NotApplicable, Subject
+from surefoot.findings import Remedy
+from surefoot.remedies import TREATMENTS, FirstCall, NotApplicable, Subject, treatment
 from surefoot.remedies.operation.undefined import put_below, take_out
 
 HOSTILE = {
@@ -275,3 +278,30 @@ def test_a_forward_that_needs_its_cut_is_refused():
     subject.undo()
     net(x)
     assert not net.mean.requires_grad
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.RMSprop, torch.optim.Adagrad])
+def test_everywhere_minds_evaluation_as_well_and_no_step_of_an_optimizer(kind):
+    """A first gradient of zero has the root of zero in the step: bit for bit what it is."""
+
+    def trained(mask):
+        torch.manual_seed(0)
+        net = nn.Linear(2, 1)
+        optimizer = kind(net.parameters(), lr=0.1, foreach=False)
+        subject = Subject([net], [optimizer])
+        if mask:
+            treatment(Remedy("operation.mask", None, "", "", {"everywhere": True})).apply(subject)
+        try:
+            for scale in (0.0, 1.0, 1e-9):
+                optimizer.zero_grad()
+                (scale * net(torch.ones(3, 2))).sum().backward()
+                optimizer.step()
+            with torch.no_grad():
+                lowest = torch.log(torch.zeros(1)).item()
+        finally:
+            subject.undo()
+        return [p.detach().clone() for p in net.parameters()], lowest
+
+    (plain, infinite), (minded, finite) = trained(False), trained(True)
+    assert all(torch.equal(a, b) for a, b in zip(plain, minded, strict=True))
+    assert infinite == float("-inf") and finite == pytest.approx(math.log(1e-6), rel=1e-5)

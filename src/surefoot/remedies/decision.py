@@ -48,7 +48,7 @@ _NEXT: dict[Cause, tuple[_Row, ...]] = {
 # The rule has measured a rate; what comes next is so many times that.
 _RATES: dict[Cause, tuple[float, ...]] = {
     Cause.LEARNING_RATE_TOO_HIGH: (0.25, 4.0, 0.01),
-    Cause.LEARNING_RATE_TOO_LOW: (4.0, 0.25, 30.0),
+    Cause.LEARNING_RATE_TOO_LOW: (3.0, 0.25, 30.0),
     Cause.LOSS_SCALE: (0.1,),
 }
 # What concerns a whole network, whichever layer the fault begins at.

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from surefoot.findings import Remedy
+from surefoot.findings import Remedy, Report
 from surefoot.trial.arm import Arm, Spec
-from surefoot.trial.judgement import judged
+from surefoot.trial.judgement import judged, sound
 from surefoot.trial.proof import Outcome, Trial
 from surefoot.trial.runner import Runner
 
@@ -113,7 +113,7 @@ class Halving:
         return tried[: max(_LAST, math.ceil(len(alive) / 2))]
 
     def _rank(self, arm: Arm, length: int) -> tuple[bool, float]:
-        return arm.report.get("verdict") == "unstable", arm.loss(length)
+        return not sound(Report.from_json(arm.report)), arm.loss(length)
 
     def _last(self, alive: list[int]) -> None:
         """Full runs, pair by pair, so that whatever is reached is paired."""

@@ -9,7 +9,7 @@ whole run, the depth profile is in order, and the loss has gained next to nothin
 converged, or that is meant to be frozen, is no finding.
 
 **Remedies.** Raise the learning rate until the ratio is near 1e-3; in a run of few steps higher, up
-to 3e-2, so that they get somewhere.
+to 6e-2, so that they get somewhere: twice (`_RATHER`) what sound runs begin with.
 
 **Thresholds.** A sound ratio is near 1e-3. At `_LOW` (3e-5) the weights turn over by 3 % in a
 thousand steps; it has to hold of the largest step, and the loss must keep `_KEPT` (nine tenths) of
@@ -45,6 +45,7 @@ _QUARTER = 0.25  # of the run, after which a schedule that ends does not end at 
 _ONCE = 0.1  # of the trivial predictor's loss, gained in an earlier part of the run
 _SWIFT = 0.03  # of its size in a step, for any one weight matrix
 _KEPT, _GAINED = 0.9, 0.05
+_RATHER = 2.0  # times a sound pace: who has been too slow loses more by a second time
 _WAY = 0.02  # of the weights' size, all steps together
 _FADED = 0.01  # of its highest: what is left of the pace at the end
 
@@ -69,7 +70,7 @@ def judge(case: Case) -> Iterator[Finding]:
         barely = barely and result.skill < _GAINED
         if not (crawling or barely):
             return
-    wanted = sound_pace(case.facts.steps)
+    wanted = _RATHER * sound_pace(case.facts.steps)
     factor = min(wanted / max(steps.highest, 1e-12), 1e6)
     yield Finding(
         rule=RULE.id,

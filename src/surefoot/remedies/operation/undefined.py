@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -45,7 +46,7 @@ class Mask(Treatment):
         if not 0 < eps < 1:
             raise ValueError(f"expected 0 < eps < 1, got {eps!r}")
         if self.parameters["everywhere"]:
-            mode = Masking(eps, trained_only=True)
+            mode = Masking(eps, _idle(subject))
             put_below(mode)
             subject.on_undo(partial(take_out, mode))
             return
@@ -67,21 +68,35 @@ class Mask(Treatment):
 class Masking(TorchFunctionMode):
     """Minds the operations while it is entered.
 
-    trained_only: where no gradient is recorded (an optimizer's step) nothing is touched.
+    idle: says when nothing is touched.
     """
 
-    def __init__(self, eps: float, trained_only: bool) -> None:
+    def __init__(self, eps: float, idle: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
-        self._eps, self._trained_only = eps, trained_only
+        self._eps, self._idle = eps, idle
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self._trained_only and not torch.is_grad_enabled():
+        if self._idle():
             return func(*args, **(kwargs or {}))
         return defined(func, args, kwargs or {}, self._eps)
 
 
+def _idle(subject: Subject) -> Callable[[], bool]:
+    """Whether an optimizer is at work, whose own roots and quotients are its own affair.
+
+    Its steps record no gradient, and a closure that they call does. Where no optimizer is known,
+    nothing is touched that records none.
+    """
+    if not subject.optimizers:
+        return lambda: not torch.is_grad_enabled()
+    stepping = [False]
+    subject.before_step(lambda _: stepping.__setitem__(0, True))
+    subject.after_step(lambda _: stepping.__setitem__(0, False))
+    return lambda: stepping[0] and not torch.is_grad_enabled()
+
+
 def _masked(eps: float, inner: Any, *args: Any, **kwargs: Any) -> Any:
-    with Masking(eps, trained_only=False):
+    with Masking(eps):
         return inner(*args, **kwargs)
 
 
