@@ -8,6 +8,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +302,12 @@ def test_taken_back_it_leaves_nothing(kind: type[Treatment]) -> None:
     words = tried(kind, subject)
     assert bool(words) == (kind.name in ELSEWHERE), words
     assert torch.equal(net(x), expected)
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_asked_again_the_table_says_the_same(cause: Cause) -> None:
+    """A report has the candidates of a finding; who tries them asks the table once more."""
+    rate = TREATMENTS["learning_rate.scale"](factor=0.02).remedy()
+    finding = Finding("SF1", Pathology.EXPLODING, cause, Severity.HARMFUL, "", remedies=(rate,))
+    once = decision.candidates(finding)
+    assert once and decision.candidates(replace(finding, remedies=once)) == once

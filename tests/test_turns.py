@@ -101,6 +101,16 @@ def test_a_gradient_whose_optimizer_has_retired_is_not_counted() -> None:
     assert carried.steps == carried.followed == 0 and not carried.following
 
 
+@pytest.fixture(scope="module")
+def compiled() -> None:
+    """Something in this process was; the compiler leaves a patch of its own for good."""
+    torch.compile(nn.Linear(1, 1), backend="eager")(torch.ones(1))
+
+
+def test_tensors_of_no_module_are_not_taken_for_compiled_ones(compiled: None) -> None:
+    test_tensors_that_belong_to_no_module_are_trained_as_well()
+
+
 def test_tensors_that_belong_to_no_module_are_trained_as_well() -> None:
     session = Session(folder=None)
     session.start()

@@ -132,7 +132,7 @@ def treatment(remedy: Remedy) -> Treatment:
 def prescribed(name: str, target: str | None = None, why: str = "", **parameters: Any) -> Remedy:
     """A remedy of the book as data: its own code, and its own reason unless another is given.
 
-    >>> prescribed("learning_rate.scale", factor=0.1).parameters
-    {'factor': 0.1}
+    >>> prescribed("learning_rate.scale", factor=0.3).parameters
+    {'factor': 0.3}
     """
     return TREATMENTS[name](target, **parameters).remedy(why)

@@ -106,12 +106,14 @@ def candidates(finding: Finding) -> tuple[Remedy, ...]:
         key = json.dumps([remedy.remedy, remedy.target, parameters], sort_keys=True, default=str)
         found.setdefault(key, remedy)
 
+    around = _RATES.get(finding.cause, ())
     for remedy in (_whole(r) for r in finding.remedies):
         add(remedy)
-        for times in _RATES.get(finding.cause, ()) if remedy.remedy == _RATE else ():
+        if remedy.remedy == _RATE and around:
             measured = TREATMENTS[_RATE](None, **remedy.parameters).parameters["factor"]
-            factor = float(f"{times * measured:.2g}")
-            add(TREATMENTS[_RATE](factor=factor).remedy(remedy.why))
+            for times in around:
+                add(TREATMENTS[_RATE](factor=float(f"{times * measured:.2g}")).remedy(remedy.why))
+            around = ()  # only the first is the rule's own: a report has the others as well
     target = finding.layer if finding.cause is Cause.RECURRENT_WEIGHTS else None
     for row in _NEXT.get(finding.cause, ()):
         name, parameters = (row, {}) if isinstance(row, str) else row

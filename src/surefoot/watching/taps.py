@@ -88,8 +88,10 @@ class Taps:
             # A function that was compiled may have called them: then few of them were seen.
             owners = {self._table.parameters[i].layer for i in np.flatnonzero(fed)}
             seen = owners & {call.layer for call in flow.calls}
-            in_place = any(map(compiled_in_place, self.modules() or ()))
-            self._compiled = in_place or 2 * len(seen) < len(owners)
+            modules = self.modules() or ()
+            in_place = any(map(compiled_in_place, modules))
+            # Tensors of no module are called by none, whatever else was compiled.
+            self._compiled = bool(modules) and (in_place or 2 * len(seen) < len(owners))
         return self._compiled
 
     # -- an instrumented step -------------------------------------------------------------------
