@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,14 @@ def test_without_ray_the_command_to_install_it_is_said(
         prove_build("project.py:build", "prescribed", Plan(ray=True))
 
 
+@pytest.fixture(scope="module")
+def ray() -> Any:
+    """Ray replaces `sys.excepthook` for good when it is imported."""
+    return pytest.importorskip("ray")
+
+
 @pytest.mark.zoo
-def test_tasks_of_ray_give_what_processes_give(tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
+def test_tasks_of_ray_give_what_processes_give(tmp_path: Path, ray: Any) -> None:
     from surefoot.trial.cluster import Cluster
     from surefoot.trial.runner import Processes
 

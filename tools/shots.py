@@ -1,6 +1,6 @@
-"""Take the README's picture: the demo's report, opened in Chromium.
+"""Take the README's pictures, opened in Chromium: the demo's report, and the proof of its remedy.
 
-`./dev shots [REPORT.html]`; without a report the demo is run first.
+`./dev shots` runs the demo, tries its remedies (a minute), and takes both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURE = ROOT / "docs" / "images" / "report.png"
+IMAGES = ROOT / "docs" / "images"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Headless, offline, and as root inside containers.
 FLAGS = (
@@ -33,16 +33,21 @@ def chromium() -> str:
     return found
 
 
-def demo_report(folder: Path) -> Path:
-    """Run the demo with its run folder in `folder`; its HTML report."""
-    script = ROOT / "examples" / "digits_vanishing.py"
-    command = [sys.executable, "-m", "surefoot", "run", "--runs", str(folder), str(script)]
-    subprocess.run(command, check=True)
-    return next(folder.rglob("*.html"))
+def pages(folder: Path) -> tuple[Path, Path]:
+    """Run the demo with its run folder in `folder`, and try its remedies: (report, proof)."""
+
+    def surefoot(*words: str) -> None:
+        subprocess.run([sys.executable, "-m", "surefoot", *words], check=True, cwd=ROOT)
+
+    proof = folder / "proof.html"
+    surefoot("run", "--runs", str(folder), "--name", "demo", "examples/digits_vanishing.py")
+    surefoot("prove", str(folder / "demo"), "--workers", "2", "-o", str(proof))
+    surefoot("report", str(folder / "demo"))  # it knows of the proof now
+    return folder / "demo" / "report.html", proof
 
 
 def shoot(report: Path, picture: Path) -> None:
-    """One picture of the report's first screens, 1280 pixels wide, once its figures are drawn."""
+    """One picture of a page's first screens, 1280 pixels wide, once its figures are drawn."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -56,12 +61,12 @@ def shoot(report: Path, picture: Path) -> None:
 
 
 def main() -> None:
-    """Write docs/images/report.png."""
-    PICTURE.parent.mkdir(exist_ok=True)
+    """Write docs/images/report.png and docs/images/proof.png."""
+    IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(sys.argv[1]) if len(sys.argv) > 1 else demo_report(Path(folder))
-        shoot(report, PICTURE)
-    print(PICTURE)
+        for page, name in zip(pages(Path(folder)), ("report.png", "proof.png"), strict=True):
+            shoot(page, IMAGES / name)
+            print(IMAGES / name)
 
 
 if __name__ == "__main__":
