@@ -139,8 +139,3 @@ NAMES = {
     "Hardtanh": "hardtanh",
     "Softsign": "softsign",
 }
-
-
-def function_of(name: str | None) -> Any:
-    """The function on tensors that a name of FUNCTIONS stands for; None for None."""
-    return None if name is None else getattr(torch.nn.functional, name, getattr(torch, name, None))
