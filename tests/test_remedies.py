@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+import surefoot
 from remedies_fixture import guard
 from surefoot.findings import Cause, Finding, Pathology, Remedy, Severity
 from surefoot.remedies import (
@@ -311,3 +312,19 @@ def test_asked_again_the_table_says_the_same(cause: Cause) -> None:
     finding = Finding("SF1", Pathology.EXPLODING, cause, Severity.HARMFUL, "", remedies=(rate,))
     once = decision.candidates(finding)
     assert once and decision.candidates(replace(finding, remedies=once)) == once
+
+
+def test_of_weights_that_are_all_zero_the_first_remedy_is_one_that_can_be_applied() -> None:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(3) for layer in (nn.Linear(16, 16), nn.ReLU())]
+    net = nn.Sequential(*layers, nn.Linear(16, 4))
+    with torch.no_grad():
+        for i in (2, 4):
+            net.get_parameter(f"{i}.weight").zero_()
+            net.get_parameter(f"{i}.bias").zero_()
+    x, y = torch.randn(64, 16), torch.arange(64) % 4
+    root = surefoot.check(net, (x, y), nn.CrossEntropyLoss()).root
+    assert root is not None and root.remedies
+    subject = Subject([net], [], FirstCall(net, (x,)))
+    treatment(root.remedies[0]).apply(subject)
+    assert net.get_parameter("2.weight").any()

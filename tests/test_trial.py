@@ -257,3 +257,43 @@ def test_what_a_guard_has_held_back_does_not_count(
     assert sound(Report((found,), 9, guard=Guarded(acts, 1, "", dry_run=dry))) is right
     assert not sound(Report((found,), 9))
     assert sound(Report((), 9))
+
+
+class Hidden(nn.Module):
+    """Its inner layer stands in a plain list, where no optimizer finds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = [nn.Linear(8, 8)]
+        self.out = nn.Linear(8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.inner[0](x)))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_no_optimizer_holds_is_found_by_the_loss(elsewhere: bool) -> None:
+    """Parameters of a layer in a list, and all those of a model that another one was taken for."""
+    made: list[nn.Module] = []
+
+    def build() -> Any:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 1)) if elsewhere else Hidden()
+        made.append(model)
+        trained = nn.Linear(8, 1) if elsewhere else model
+        x = torch.randn(64, 8)
+        optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
+        from surefoot.build import Build
+
+        return Build(model, (x, x[:, :1]), nn.MSELoss(), optimizer)
+
+    rebuild = ({"remedy": "optimizer.rebuild", "target": None, "why": "", "parameters": {}},)
+    before = run_here(build, Spec("x", steps=20))
+    after = run_here(build, Spec("x", steps=20, remedies=rebuild))
+    inner = [m[0] if elsewhere else m.inner[0] for m in made]
+    torch.manual_seed(0)
+    fresh = nn.Linear(8, 1) if elsewhere else nn.Linear(8, 8)
+    assert torch.equal(inner[0].weight, fresh.weight)
+    assert not torch.equal(inner[1].weight, fresh.weight)
+    assert after.applied == ["optimizer.rebuild"]
+    assert after.losses[-1][1] < before.losses[-1][1]

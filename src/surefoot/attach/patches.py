@@ -21,6 +21,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from surefoot.attach.closures import closure_of, overheard
 from surefoot.attach.copies import leave_hooks_out_of_copies
 from surefoot.attach.loaders import Drawn
+from surefoot.attach.wrapping import wrap
 from surefoot.compiler import leave_alone, outside
 from surefoot.halted import TrainingHalted
 
@@ -87,18 +88,10 @@ class Patches:
             self._undo.pop()()
 
     def _wrap(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        original = getattr(owner, name)
-        wrapper = functools.wraps(original)(make(original))
-        setattr(owner, name, wrapper)
+        wrapper, restore = wrap(owner, name, make)
         self._ours.append(wrapper)
-        self._left_alone = False
-
-        def restore() -> None:
-            # Someone who patched after us holds our wrapper: it stays, as a mere pass-through.
-            if getattr(owner, name) is wrapper:
-                setattr(owner, name, original)
-
         self._undo.append(restore)
+        self._left_alone = False
 
     def _tell(self, method: Callable[..., None], *args: Any) -> None:
         if self._broken or not self._undo or torch.compiler.is_compiling():

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from surefoot.attach.wrapping import wrap
 from surefoot.compiler import leave_alone
 from surefoot.layers import kind_of, modules_of, unwrap
 
@@ -159,16 +160,8 @@ class Places:
             self._undo.pop()()
 
     def _wrap(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        original = getattr(owner, name)
-        wrapper = functools.wraps(original)(make(original))
-        setattr(owner, name, wrapper)
+        wrapper, restore = wrap(owner, name, make)
         self._ours.append(wrapper)
-
-        def restore() -> None:
-            # Someone who patched after us holds our wrapper: it stays, as a mere pass-through.
-            if getattr(owner, name) is wrapper:
-                setattr(owner, name, original)
-
         self._undo.append(restore)
 
     def _silent(self) -> bool:

@@ -93,9 +93,7 @@ def _finding(case: Case, flow: Flow, dead: list[Call]) -> Finding:
     share = origin.frozen or 1.0
     later = flow is not case.first
     when = f"since step {flow.step} at the latest" if later else "from the start"
-    remedies = []  # of those for units that were born dead the table knows the order
-    if later:
-        remedies.insert(0, prescriptions.learning_rate(0.1, "so that units do not die"))
+    slower = prescriptions.learning_rate(0.1, "so that units do not die")
     return Finding(
         rule=RULE.id,
         pathology=Pathology.DEAD,
@@ -111,7 +109,7 @@ def _finding(case: Case, flow: Flow, dead: list[Call]) -> Finding:
             f"sample, and nothing before them receives a gradient; {outcome(case).words()}."
         ),
         evidence=(Evidence("share of units dead on the whole batch", share, "< 0.75", flow.step),),
-        remedies=tuple(prescriptions.aimed(r, name) for r in remedies),
+        remedies=(slower,) if later else (),  # of those for units born dead the table knows
     )
 
 

@@ -144,7 +144,7 @@ def _zeros(case: Case) -> Iterator[Finding]:
             f"receives a gradient; {result.words()}."
         ),
         evidence=(Evidence("layers whose weights are all zero", len(empty), "0 or 1", flow.step),),
-        remedies=(prescriptions.aimed(prescriptions.RESCALE, name),),
+        remedies=(prescriptions.aimed(prescriptions.KAIMING, name),),
     )
 
 
