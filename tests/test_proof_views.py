@@ -10,7 +10,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from surefoot.trial.effect import Effect
 from surefoot.trial.proof import Curve, Outcome, Proof, Trial
 from surefoot.views import words
 from surefoot.views.proof import badge, print_proof, render_proof
-from views_fixture import HOSTILE
+from views_fixture import HOSTILE, Page
 
 CHROMIUM = "/usr/bin/chromium"
 FINDING = Finding(
@@ -95,33 +94,6 @@ PROOFS: dict[str, tuple[Callable[[], Proof], str]] = {
     "hostile": (hostile, "PROVEN"),
     "lost": (lambda: Proof("x", FINDING, before=Curve((0, 1), (math.inf,) * 2)), "NOTHING HELPED"),
 }
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, scripts, and the text that is seen."""
-
-    def __init__(self, document: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.text = ""
-        self._raw = ""
-        self.feed(document)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._raw = tag if tag in ("script", "style") else ""
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._raw = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._raw == "script":
-            self.scripts[-1] += data
-        elif not self._raw:
-            self.text += data
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from surefoot.views import words
 from surefoot.views.figures import FIGURES
 from surefoot.views.figures.style import DARK, LIGHT, LINES, RED
 from surefoot.views.report import render_report, save_report
-from views_fixture import FIXTURES, HOSTILE
+from views_fixture import FIXTURES, HOSTILE, Page
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_ARGS = [
@@ -31,36 +30,6 @@ CHROMIUM_ARGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-
-
-class Page(HTMLParser):
-    """What a browser would make of the page: elements with attributes, text, scripts."""
-
-    def __init__(self, document: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.text = ""
-        self._raw = ""
-        self.feed(document)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._raw = tag if tag in ("script", "style") else ""
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._raw = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._raw == "script":
-            self.scripts[-1] += data
-        elif not self._raw:
-            self.text += data
-
-    def every(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from surefoot.cli.shared import (
     check_rules,
     fail_on_option,
     ignore_option,
+    json_option,
     save_json,
     write_report,
 )
@@ -28,13 +29,7 @@ from surefoot.run import FAILED
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write the HTML report, one file that opens offline.",
 )
-@click.option(
-    "--json",
-    "json",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write the verdict and what was measured as JSON; - is standard output.",
-)
+@json_option("Write the verdict and what was measured as JSON; - is standard output.")
 @fail_on_option
 @ignore_option
 @click.option("--quiet", is_flag=True, help="Print no verdict.")
@@ -81,13 +76,7 @@ def check_command(
     show_default=True,
     help="How long to measure; more makes the error smaller.",
 )
-@click.option(
-    "--json",
-    "json",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write what was measured as JSON; - is standard output.",
-)
+@json_option("Write what was measured as JSON; - is standard output.")
 def benchmark_command(target: str | None, seconds: float, json: Path | None) -> None:
     """Measure what watching costs on this machine: the time of a step with and without it.
 

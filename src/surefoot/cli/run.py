@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from surefoot.cli.shared import NoProgram, check_rules, fail_on_option, ignore_option
+from surefoot.cli.shared import NoProgram, check_rules, fail_on_option, ignore_option, json_option
 from surefoot.findings import Severity
 from surefoot.run import Options
 from surefoot.script import ScriptError, locate
@@ -22,13 +22,7 @@ class _RunCommand(click.Command):
 
 @click.command("run", cls=_RunCommand, context_settings={"allow_interspersed_args": False})
 @click.option("-m", "module", is_flag=True, help="Run a module by its name, as in python -m.")
-@click.option(
-    "--json",
-    "json",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write the report as JSON.",
-)
+@json_option("Write the report as JSON.")
 @fail_on_option
 @ignore_option
 @click.option(
