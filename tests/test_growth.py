@@ -16,7 +16,7 @@ import pytest
 
 from record_fixture import TABLE, buckets_of, folder_bytes, wait_until
 from surefoot.findings import Report
-from surefoot.record import Writer, new_folder, read_run, reader, store
+from surefoot.record import Writer, new_folder, read_run, rows, store
 from surefoot.record.backlog import Row, Text
 from surefoot.record.data import Event
 from surefoot.record.database import DATABASE, open_reader, open_writer
@@ -166,12 +166,12 @@ def test_a_file_that_is_over_its_limit_goes_on_in_the_pages_that_are_free(tmp_pa
 
 def test_narrow_families_are_read_in_full_and_the_wide_share_what_is_left() -> None:
     columns = {"loss": 1, "a": 200_000, "gradient": 7500, "b": 200_000}
-    shares = reader._shares(Steps(0, columns), 1024)
+    shares = rows.shares(Steps(0, columns), 1024)
     assert shares["loss"] == 1024 and shares["a"] >= 16 and abs(shares["a"] - shares["b"]) <= 1
     assert sum(12 * columns[name] * shares[name] for name in columns) <= 128 << 20
     largest = Steps(0, {f"f{k}": 1 << 16 for k in range(64)})  # as wide as a record may be
-    assert 12 * (1 << 16) * sum(reader._shares(largest, 1024).values()) <= 128 << 20
-    assert min(reader._shares(largest, 1024).values()) == 2
+    assert 12 * (1 << 16) * sum(rows.shares(largest, 1024).values()) <= 128 << 20
+    assert min(rows.shares(largest, 1024).values()) == 2
 
 
 def test_a_reader_goes_through_as_many_buckets_however_long_the_run(

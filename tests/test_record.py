@@ -23,7 +23,8 @@ from record_fixture import (
     wait_until,
 )
 from surefoot.findings import Report, Verdict
-from surefoot.record import RecordError, Writer, blob, list_runs, new_folder, read_run, reader
+from surefoot.record import RecordError, Writer, blob, list_runs, new_folder, read_run
+from surefoot.record import rows as record_rows
 from surefoot.record.data import Event
 from surefoot.signals.flow import Call, Flow, TensorStats
 from test_series import assert_folds, fold
@@ -164,7 +165,7 @@ def test_thinning_on_reading_folds_rows_evenly(
             0, int(at[i]), {"dense": rows[i], **({"sampled": rows[i]} if i % 5 == 0 else {})}
         )
     writer.close()
-    with mock.patch.object(reader, "_PIECE_BYTES", piece):  # read in one go, or row by row
+    with mock.patch.object(record_rows, "_PIECE_BYTES", piece):  # read in one go, or row by row
         series = read_run(writer.folder, buckets=buckets).series
     for name, every in (("dense", 1), ("sampled", 5)):
         assert len(series[name]) <= buckets

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from record_fixture import TABLE, wait_until
-from surefoot.record import Writer, blob, new_folder, read_run, reader, store
+from surefoot.record import Writer, blob, new_folder, read_run, store
+from surefoot.record import rows as record_rows
 from surefoot.record.backlog import Backlog, Row
 from surefoot.record.compaction import Compaction
 from surefoot.record.schema import Steps
@@ -253,7 +254,7 @@ def test_from_the_training_to_the_reader(
         mock.patch.object(Writer, "QUEUE_BYTES", queue),
         mock.patch.object(Writer, "INTERVAL_SECONDS", 0.001),
         mock.patch.object(store, "_BUCKETS", held),
-        mock.patch.object(reader, "_PIECE_BYTES", piece),
+        mock.patch.object(record_rows, "_PIECE_BYTES", piece),
     ):
         writer = Writer(folder, {})
         writer.declare(0, TABLE, {"x": columns, "at": 1})

@@ -116,3 +116,10 @@ def _as_float(value: int) -> float:
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def valid(value: Any, hint: Any) -> Any:
+    """The value itself, if it is what its type says; raises ValueError otherwise."""
+    if not checker(hint)(value):
+        raise ValueError(f"expected a {getattr(hint, '__name__', hint)}, got something else")
+    return value

@@ -87,12 +87,19 @@ def list_runs(runs: Path) -> list[RunSummary]:
     runs = Path(runs)
     if not runs.is_dir():
         return []
-    found = [_summary(path) for path in runs.iterdir() if os.path.exists(path / DATABASE)]
+    return newest_first(
+        [summarise(path) for path in runs.iterdir() if os.path.exists(path / DATABASE)]
+    )
+
+
+def newest_first(runs: list[RunSummary]) -> list[RunSummary]:
+    """Runs in the order of a list: those that cannot say when they began come last."""
     oldest = datetime.min.replace(tzinfo=UTC)
-    return sorted(found, key=lambda run: (run.started or oldest, run.name), reverse=True)
+    return sorted(runs, key=lambda run: (run.started or oldest, run.name), reverse=True)
 
 
-def _summary(path: Path) -> RunSummary:
+def summarise(path: Path) -> RunSummary:
+    """One line about a run folder; one that cannot be read has its problem there."""
     try:
         with open_reader(path) as connection:
             facts = read_facts(connection)
@@ -102,7 +109,7 @@ def _summary(path: Path) -> RunSummary:
             return RunSummary(
                 name=path.name,
                 path=path,
-                started=_moment(facts.get("started")),
+                started=moment(facts.get("started")),
                 steps=int(steps),
                 trainings=int(count),
                 verdict=_verdict(path, connection),
@@ -176,7 +183,8 @@ def _begun(pid: int) -> str | None:
     return fields[19] if len(fields) > 19 and fields[0] not in "ZX" else None
 
 
-def _moment(text: str | None) -> datetime | None:
+def moment(text: str | None) -> datetime | None:
+    """A time as the record keeps it; None for what is no time."""
     try:
         moment = datetime.fromisoformat(text or "")
     except ValueError:

@@ -6,7 +6,9 @@ each column, so that a single bad step stays visible however long the run become
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,10 +35,50 @@ class Series:
         return Series(self.steps, self.low[:, pick], self.high[:, pick], self.last[:, pick])
 
     @staticmethod
+    def of_blobs(steps: np.ndarray, blobs: Sequence[Any], columns: int) -> Series:
+        """The buckets of rows as the file keeps them; a blob of None was not measured."""
+        at = [k for k, data in enumerate(blobs) if data is not None]
+        if not at:
+            return Series.empty(columns)
+        low, high, last = blob.unpack([blobs[k] for k in at], columns)
+        single = low.ctypes.data == last.ctypes.data
+        return Series(steps[at], *((last, last, last) if single else (low, high, last)))
+
+    @staticmethod
     def empty(columns: int) -> Series:
         """A series of no steps, for families that were never measured."""
         blank = np.empty((0, columns), np.float32)
         return Series(np.empty(0, np.int64), blank, blank, blank)
+
+
+def joined(old: Series | None, new: Series) -> Series:
+    """Two series of the same columns, one after the other."""
+    if old is None or not len(old):
+        return new
+    steps = np.concatenate([old.steps, new.steps])
+    last = np.concatenate([old.last, new.last])
+    if old.low is old.last and new.low is new.last:
+        return Series(steps, last, last, last)
+    low, high = np.concatenate([old.low, new.low]), np.concatenate([old.high, new.high])
+    return Series(steps, low, high, last)
+
+
+def evenly(series: Series, buckets: int) -> Series:
+    """The series in at most so many buckets, evenly over its steps, each with its extremes.
+
+    >>> steps, x = np.arange(6), np.array([[0], [9], [0], [0], [0], [1]], np.float32)
+    >>> thin = evenly(Series(steps, x, x, x), 2)
+    >>> thin.steps, thin.high.ravel(), thin.last.ravel()
+    (array([2, 5]), array([9., 1.], dtype=float32), array([0., 1.], dtype=float32))
+    """
+    if len(series) <= buckets:
+        return series
+    steps = series.steps
+    passed = steps.astype(np.float64) - float(steps.min())  # which no stranger's step overflows
+    places = np.maximum.accumulate((passed * buckets // (passed.max() + 1)).astype(np.intp))
+    starts = np.flatnonzero(np.diff(places, prepend=-1))
+    merged = blob.merge(np.stack([series.low, series.high, series.last]), starts)
+    return Series(steps[np.append(starts[1:], len(steps)) - 1], *merged)
 
 
 class Thinned:
