@@ -11,10 +11,12 @@ import torch
 from tests.test_probes import flow_of
 from torch import nn
 
+import surefoot
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.growth import outlier
 from surefoot.diagnosis.profile import forward_explosion, profile
 from surefoot.diagnosis.rules.recurrent import _profiles
+from surefoot.findings import Cause
 from surefoot.layers import Kind, kind_of
 
 
@@ -232,3 +234,28 @@ def test_a_linear_layer_of_another_library_is_one_if_it_has_weights(
     affine: bool, kind: Kind
 ) -> None:
     assert kind_of(DenseLinear(affine)) is kind
+
+
+def faded(scale: float, rate: float) -> surefoot.Report:
+    """Ten ReLU layers with weights of that size, after sixty steps on noise."""
+    torch.manual_seed(0)
+    layers = [m for _ in range(10) for m in (nn.Linear(64, 64), nn.ReLU())]
+    model = nn.Sequential(*layers, nn.Linear(64, 4))
+    for p in model.parameters():
+        nn.init.zeros_(p) if p.dim() == 1 else nn.init.normal_(p, std=scale)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    x, y = torch.randn(128, 64), torch.arange(128) % 4
+    with surefoot.watch(model, optimizer) as watch:
+        for _ in range(60):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    return watch.report()
+
+
+def test_steps_are_not_too_short_where_the_signal_fades_with_the_gradient() -> None:
+    """The last layer receives the whole gradient, and 1e-11 of the signal: it is as still."""
+    found = faded(0.01, 0.05).root
+    assert found is not None and found.cause is Cause.WEIGHTS_TOO_SMALL
+    sound = faded(math.sqrt(2 / 64), 1e-9)  # here it is the rate that keeps the weights in place
+    assert "SF101" not in {finding.rule for finding in sound.findings}

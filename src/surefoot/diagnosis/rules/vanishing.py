@@ -35,7 +35,8 @@ module: `_SWALLOWED` (5 decades) is a hundred times what a sound layer of ten th
 spreads it by, in a run that gained less than `_FRUITLESS` (a tenth). Weights inside of it whose
 gain is below `_WEAK` (0.3, half of torch's default) are then to blame, and a gate or a slope
 otherwise. And where not even the fastest parameter moves by `_SHORT` (3e-5) a step, it is no matter
-of depth: the last layer receives the whole gradient.
+of depth: the last layer receives the whole gradient, unless the signal that reaches it has faded by
+as much (`_MILD`).
 
 **Source.** Schoenholz et al. 2017 (growth chi_1 a layer); docs/thresholds.md.
 """
@@ -104,11 +105,22 @@ def _mild(case: Case, found: Growth) -> bool:
     that not even the last layer, which receives the whole gradient, gets anywhere.
     """
     steps = pace(case)
-    if steps is not None and steps.samples and steps.fastest < _SHORT:
+    if steps is not None and steps.samples and steps.fastest < _SHORT and not _faded(case):
         return True
     long = steps is not None and max(steps.early, steps.swift) >= _OWN_SIZE
     other = long or step_to_blame(case) is not None or left_out(case) >= _UNHELD
     return not found.lone and found.decades < _MILD and other
+
+
+def _faded(case: Case) -> bool:
+    """Whether the signal fades as well, so that the last layer has next to nothing to learn from.
+
+    Its own gradient is the product of the two, and small for the same reason.
+    """
+    kinds, flow = case.layers.layers, case.first
+    calls = [c for c in flow.calls if kinds[c.layer].kind.weighted] if flow is not None else []
+    ends = [c.input.rms for c in (calls[:1] + calls[-1:]) if c.input is not None]
+    return len(ends) == 2 and ends[1] < 10**-_MILD * ends[0]
 
 
 def _by_depth(case: Case, found: Growth) -> bool:
