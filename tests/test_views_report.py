@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from surefoot.findings import Severity
 from surefoot.views import words
 from surefoot.views.figures import FIGURES
 from surefoot.views.figures.style import DARK, LIGHT, LINES, RED
 from surefoot.views.report import render_report, save_report
+from surefoot.views.story import story
 from views_fixture import FIXTURES, HOSTILE, Page
 
 CHROMIUM = "/usr/bin/chromium"
@@ -106,6 +109,30 @@ def test_report_opens_on_the_verdict(pages: dict[str, tuple[str, Page]]) -> None
         place = text.index(words_, place)
 
 
+def test_report_tells_each_problem_that_no_other_explains() -> None:
+    data = FIXTURES["vanishing"]()
+    first, stall = data.report.findings
+    own = [replace(stall, follows=None, rule=f"SF30{i}", victims=("a", "b")) for i in range(7)]
+    advice = replace(stall, severity=Severity.ADVICE, follows=None)
+    report = replace(data.report, findings=(advice, stall, *own, first))
+    rows = story(replace(data, report=report))
+    assert [(row.number, row.finding.rule) for row in rows] == [
+        (10, "SF101"),  # what the verdict speaks of
+        (3, "SF300"),
+        (4, "SF301"),
+        (5, "SF302"),
+        (6, "SF303"),  # the fifth is the last
+    ]
+    assert rows[0].outcome.startswith("The loss went from 2.30 at step 0 to 2.30")
+    assert rows[0].outcome.endswith("The symptom also shows in 9 other layers.")
+    expected = "Seen from step 200 to 899. The symptom also shows in 2 other layers."
+    assert {row.outcome for row in rows[1:]} == {expected}
+    assert story(FIXTURES["advised"]()) == []
+    page = Page(render_report(replace(data, report=report)))
+    labels = [a["data-label"] for _, a in page.elements if "data-label" in a]
+    assert labels == ["Problem", "Consequence", "Outcome of this run"] * 5
+
+
 def test_report_of_a_healthy_run_is_calm(pages: dict[str, tuple[str, Page]]) -> None:
     text = pages["healthy"][1].text
     assert "HEALTHY" in text
@@ -120,7 +147,11 @@ def test_report_says_what_was_missing(pages: dict[str, tuple[str, Page]]) -> Non
     text = pages["inconclusive"][1].text
     assert "INCONCLUSIVE" in text
     assert "surefoot check project.train:build" in text
-    assert "Not drawn" in pages["bare"][1].text
+    text = pages["bare"][1].text
+    assert "Not drawn" in text
+    assert "the run over time" in text
+    for name, spec in FIGURES.items():  # what few runs hold is not missed
+        assert (spec.title.lower() in text) == spec.always, name
 
 
 def test_report_prints_hostile_names_as_text(pages: dict[str, tuple[str, Page]]) -> None:

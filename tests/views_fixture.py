@@ -9,104 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from surefoot.findings import Cause, Evidence, Finding, Pathology, Remedy, Report, Severity
-from surefoot.layers import Kind, Layer, LayerTable, Parameter
+from surefoot.findings import (
+    Cause,
+    Evidence,
+    Finding,
+    Guarded,
+    Pathology,
+    Remedy,
+    Report,
+    Severity,
+)
+from surefoot.layers import Kind
 from surefoot.record.data import Event, RunData
-from surefoot.record.series import Series, Thinned
-from surefoot.signals.flow import Call, Flow, TensorStats
-
-WIDTH, BATCH = 64, 32
-ENVIRONMENT: dict[str, Any] = {
-    "surefoot": "0.1.0",
-    "python": "3.11.7",
-    "torch": "2.13.0+cpu",
-    "device": "cpu",
-    "kernel": "native (AVX-512)",
-    "argv": ["train.py", "--epochs", "3"],
-    "options": {"forensics": True, "ignore": []},
-}
-
-
-def table(depth: int, name: Callable[[int], str], activation: str = "Sigmoid") -> LayerTable:
-    """A multilayer perceptron of `depth` linear layers; `name(2i)` linear, `name(2i+1)` not."""
-    layers = [Layer("", "Mlp", Kind.CONTAINER, None, False)]
-    parameters = []
-    for i in range(depth):
-        for suffix, shape in (("weight", (WIDTH, WIDTH)), ("bias", (WIDTH,))):
-            parameters.append(
-                Parameter(
-                    f"{name(2 * i)}.{suffix}",
-                    len(layers),
-                    shape,
-                    "float32",
-                    int(np.prod(shape)),
-                )
-            )
-        layers.append(Layer(name(2 * i), "Linear", Kind.LINEAR, 0, True))
-        if i < depth - 1:
-            layers.append(Layer(name(2 * i + 1), activation, Kind.ACTIVATION, 0, True))
-    return LayerTable("Mlp", tuple(layers), tuple(parameters))
-
-
-def whole(rows: np.ndarray, steps: np.ndarray | None = None) -> Series:
-    """A series [T, C] of which nothing was thinned."""
-    rows = np.asarray(rows, np.float32)
-    steps = np.arange(len(rows)) if steps is None else steps
-    return Series(np.asarray(steps, np.int64), rows, rows, rows)
-
-
-def thinned(rows: np.ndarray, capacity: int = 512) -> Series:
-    """The same after the record's own thinning."""
-    series = Thinned(rows.shape[1], capacity)
-    for step, row in enumerate(rows):
-        series.append(step, row)
-    return series.series()
-
-
-def stats(norm: float, nonfinite: int = 0) -> TensorStats:
-    """Of a [32, 64] tensor."""
-    return TensorStats(norm, norm / 8, 0.0, nonfinite, 0, WIDTH * BATCH)
-
-
-def flow(data_table: LayerTable, step: int, gain: float, replayed: bool = False) -> Flow:
-    """A step in which each linear layer multiplies the gradient by `gain` on its way back."""
-    calls, gradient = [], 0.05
-    linear = [i for i, layer in enumerate(data_table.layers) if layer.kind is Kind.LINEAR]
-    back = {layer: gradient * gain**i for i, layer in enumerate(reversed(linear))}
-    for order, layer in enumerate(range(len(data_table.layers))):
-        norm = back.get(layer, gradient)
-        forward = 30.0 + 8 * np.sin(layer)
-        calls.append(Call(layer, order, stats(forward), stats(forward), stats(norm), stats(norm)))
-    return Flow(step, calls, replayed)
-
-
-def gradients(depth: int, steps: int, gain: float, seed: int = 0) -> np.ndarray:
-    """Gradient norms [T, 2 * depth] of a perceptron with that gain per layer."""
-    noise = np.random.default_rng(seed).normal(0, 0.06, (steps, 2 * depth))
-    depthwise = np.repeat(gain ** np.arange(depth)[::-1], 2) * np.tile([0.4, 0.1], depth)
-    return depthwise * 10**noise
-
-
-def statistics(norms: np.ndarray, nonfinite: float | np.ndarray = 0.0) -> np.ndarray:
-    """Rows [T, 5 P] of the quantity "gradient" from norms [T, P] and counts of non-finite."""
-    parts = [norms, norms / 8, 0 * norms, nonfinite + 0 * norms, 0 * norms]
-    return np.stack(parts, axis=2).reshape(len(norms), -1)
-
-
-def run(depth: int, steps: int, gain: float, losses: np.ndarray, report: Report) -> RunData:
-    """A watched training of that depth; `gain` is what each layer does to the gradient."""
-    layers = table(depth, lambda i: f"layers.{i}")
-    norms = gradients(depth, steps, gain)
-    sampled = np.arange(0, steps, 16)
-    series = {
-        "loss": whole(losses[:, None]),
-        "learning_rate": whole(np.full((steps, 1), 0.05)),
-        "gradient": whole(statistics(norms)),
-        "update_ratio": whole(norms[sampled] * 4e-3, sampled),
-    }
-    flows = (flow(layers, 0, gain),)
-    return RunData("digits-sigmoid", report, layers, series, flows, (), ENVIRONMENT)
-
+from surefoot.signals.flow import Flow
+from views_parts_fixture import (
+    BATCH,
+    WIDTH,
+    flow,
+    gradients,
+    run,
+    statistics,
+    stats,
+    table,
+    thinned,
+    whole,
+)
 
 VANISHING = Finding(
     rule="SF101",
@@ -288,7 +215,15 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e</
 def hostile() -> RunData:
     """Names and words that try to become code wherever they are printed."""
     data = renamed(vanishing(), lambda i: f"{HOSTILE}.{i}")
-    events = (Event(3, HOSTILE, {HOSTILE: HOSTILE}),)
+    told = {"kind": HOSTILE, "world": 2, "ranks": [{"rank": 0, "scale": 1.0, "loss": 2.0}]}
+    events = (
+        Event(3, HOSTILE, {HOSTILE: HOSTILE}),
+        Event(3, "ranks", told),
+        act(5, "skip", reason=HOSTILE, parameter=HOSTILE),
+        look(32, 0.1, [[f"{HOSTILE}.0", 0.1]]),
+    )
+    for call in data.flows[0].calls[2::2]:
+        call.activation, call.frozen = "sigmoid", 0.5
     remedy = Remedy(HOSTILE, HOSTILE, HOSTILE, f"# {HOSTILE}\nx = 1", {}, {HOSTILE: HOSTILE})
     evidence = Evidence(HOSTILE, HOSTILE, HOSTILE, 0)
     first = replace(data.report.findings[0], rule=HOSTILE, evidence=(evidence,), remedies=(remedy,))
@@ -316,6 +251,81 @@ def inconclusive() -> RunData:
     return replace(data, series={k: v for k, v in data.series.items() if k != "loss"})
 
 
+def act(step: int, rung: str, **detail: Any) -> Event:
+    """What a guard did at a step, as the ledger keeps it."""
+    told = {"rung": rung, "reason": "the gradient is not finite", "parameter": "layers.4.weight"}
+    return Event(step, "guard", {"step": step, **told, "factor": None, **detail})
+
+
+def guarded() -> RunData:
+    """A run that a guard clipped, held back, rolled back and at last halted."""
+    clipped = (act(step, "clip", reason="out of line", factor=7.5) for step in range(20, 180, 8))
+    events = (
+        *clipped,
+        act(60, "skip"),
+        act(61, "skip", parameter=HOSTILE, reason=HOSTILE),
+        act(62, "roll back"),
+        act(90, "undo"),
+        act(199, "halt", factor="inf"),
+        Event(60, "alarm", {"kind": "nonfinite"}),
+    )
+    losses = 2.3 * np.exp(-np.arange(200) / 60) + 0.02
+    counts = {"clip": 20, "skip": 2, "roll back": 1, "undo": 1, "halt": 1}
+    guard = Guarded(counts, 20, "out of line", "layers.4.weight")
+    data = run(12, 200, 1.02, losses, Report((), 200, (), "0.1.0", guard=guard))
+    return replace(data, events=events)
+
+
+def look(step: int, coherence: float, curve: list[Any], **detail: Any) -> Event:
+    """What the shattering probe saw at a step, as the ledger keeps it."""
+    told = {"coherence": coherence, "white": 0.08, "of": "input", "samples": 64, "curve": curve}
+    return Event(step, "shattering", {**told, **detail})
+
+
+def shattered() -> RunData:
+    """Twelve layers whose gradients agree near the loss and are noise at the input."""
+    data = replace(vanishing(), flows=())
+    names = [layer.name for layer in data.layers.layers if layer.kind is Kind.LINEAR]
+    first: list[Any] = [[name, 0.97 * 0.75 ** (11 - i)] for i, name in enumerate(names)]
+    last: list[Any] = [[name, 0.9 * 0.6 ** (11 - i)] for i, name in enumerate(names)]
+    last[3][1] = "nan"
+    events = (look(32, 0.02, first), look(128, 0.5, first[:2]), look(512, -0.01, last))
+    return replace(data, events=events)
+
+
+def ranked() -> RunData:
+    """Eight processes, of which the batches of one, and the silence of two, stand out."""
+    usual = {"scale": 1.0, "loss": 1.0, "bad": 0, "lost": False}
+    told = [{**usual, "rank": rank, "loss": 0.9 + 0.03 * rank} for rank in (0, 1, 2, 4, 6, 7)]
+    told[3] |= {"scale": 51.2, "loss": 8.0}
+    broken = [{**usual, "rank": rank, "scale": 1.0 + 0.1 * rank} for rank in range(8)]
+    broken[5] |= {"loss": float("nan"), "bad": 12, "lost": True}
+    events = (
+        Event(40, "ranks", {"kind": "spike", "world": 8, "ranks": told}),
+        Event(60, "alarm", {"kind": "nonfinite", "world": 8, "ranks": broken}),
+        Event(60, "ranks", {"kind": "nonfinite", "world": 8, "ranks": broken}),
+    )
+    return replace(nonfinite(), events=events)
+
+
+def saturated() -> RunData:
+    """ReLU units that die during the run, and tanh units that were saturated from the start."""
+    data = run(6, 300, 0.9, np.full(300, 2.3), Report((ADVICE,), 300, (), "0.1.0"))
+    flows = []
+    for step, asleep in ((0, 0.1), (256, 0.97)):
+        one = flow(data.layers, step, 0.9)
+        for call in one.calls:
+            if data.layers.layers[call.layer].kind is Kind.ACTIVATION:
+                relu = call.layer < 6
+                call.activation = "relu" if relu else "tanh"
+                call.frozen = asleep if relu else 0.4
+                zeros = round((0.5 + asleep / 2) * WIDTH * BATCH) if relu else 0
+                call.output = replace(stats(30.0), zeros=zeros)
+        flows.append(one)
+    flows[1].calls[1].activation, flows[1].calls[1].frozen = "relu", 0.2  # by a function
+    return replace(data, flows=tuple(flows))
+
+
 FIXTURES: dict[str, Callable[[], RunData]] = {
     f.__name__: f
     for f in (
@@ -330,6 +340,10 @@ FIXTURES: dict[str, Callable[[], RunData]] = {
         hostile,
         bare,
         inconclusive,
+        guarded,
+        shattered,
+        ranked,
+        saturated,
     )
 }
 

@@ -2,6 +2,8 @@
 
 The names below are loaded when they are first used: `import surefoot` alone does not import torch,
 so that a script under `surefoot run` may still set what torch reads when it is imported.
+
+PYTEST_DONT_REWRITE: under `surefoot run -m pytest` it is there before pytest, which would warn.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from surefoot.trial.proof import Proof as Proof
     from surefoot.trial.prove import ProofError as ProofError
     from surefoot.trial.prove import prove as prove
+    from surefoot.views.notebook import report as report
     from surefoot.watching.guarded import guard as guard
     from surefoot.watching.watch import Watch as Watch
     from surefoot.watching.watch import watch as watch
@@ -51,7 +54,7 @@ _HOMES = (
     | {"BuildError": "surefoot.build", "check": "surefoot.checking"}
     | dict.fromkeys(["Gain", "gain"], "surefoot.theory.gain")
     | {"Guard": "surefoot.guarding.guard", "TrainingHalted": "surefoot.halted"}
-    | {"guard": "surefoot.watching.guarded"}
+    | {"guard": "surefoot.watching.guarded", "report": "surefoot.views.notebook"}
     | {"apply": "surefoot.trial.applied", "Proof": "surefoot.trial.proof"}
     | dict.fromkeys(["ProofError", "prove"], "surefoot.trial.prove")
     | dict.fromkeys(["Watch", "watch"], "surefoot.watching.watch")

@@ -29,6 +29,8 @@ from surefoot.probes.rehearsal import Rehearsal, copied, rehearse
 from surefoot.probes.shattering import Shattering, shattering
 from surefoot.record.data import RunData
 from surefoot.signals.loss import anatomy
+from surefoot.views.notebook import shown
+from surefoot.watching.ledger import shattered
 from surefoot.watching.training import Training
 
 _UPDATES = 3
@@ -61,7 +63,8 @@ def check(
     ('unstable', 'saturating_activation')
     """
     build = check_build(Build(model, batch, loss_fn, optimizer))
-    return examine(build, ignore)[0]
+    result, data = examine(build, ignore)
+    return shown(result, lambda: data)
 
 
 def examine(build: Build, ignore: Collection[str] = ()) -> tuple[Check, RunData]:
@@ -82,7 +85,8 @@ def examine(build: Build, ignore: Collection[str] = ()) -> tuple[Check, RunData]
         work.passes,
     )
     name = f"check of {case.layers.model}"
-    return result, RunData(name, result, case.layers, {}, case.flows, case.alarms, environment)
+    events = (*case.alarms, *(shattered(step, seen) for step, seen in case.shattering))
+    return result, RunData(name, result, case.layers, {}, case.flows, events, environment)
 
 
 class _Work:

@@ -6,11 +6,14 @@ classes. `Report.to_json` is the public contract, schema 1; `tests/test_contract
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 SCHEMA = 1
 
@@ -213,12 +216,21 @@ class Guarded:
     dry_run: bool = False
 
 
+class Views(Protocol):
+    """What draws a report: it knows the run behind it, see `surefoot.views.notebook`."""
+
+    def figure(self, report: Report, name: str) -> Any: ...
+    def save(self, report: Report, path: str | os.PathLike[str]) -> Path: ...
+    def card(self, report: Report) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """The verdict on one run and the findings behind it, root findings first.
 
     `missing` says, for an inconclusive verdict, what could not be seen and which command would
     settle it; it is empty otherwise. `guard`: what a guard has done, None if it has not acted.
+    `views` draws it; it is no part of the verdict, and None where no run is at hand.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -226,6 +238,7 @@ class Report:
     missing: tuple[str, ...] = ()
     surefoot: str = ""
     guard: Guarded | None = field(default=None, kw_only=True)
+    views: Views | None = field(default=None, compare=False, repr=False, kw_only=True)
 
     @property
     def verdict(self) -> Verdict:
@@ -246,6 +259,32 @@ class Report:
         words = root.sentence if root is not None else " ".join(self.missing)
         where = f" [{root.rule}]" if root is not None else ""
         return f"{self.verdict} after {self.steps} steps{where}{': ' if words else ''}{words}"
+
+    def figure(self, name: str) -> Any:
+        """One of the run's figures for a notebook (Plotly): "heatmap", "depth", "timeline", ...
+
+        Raises ValueError, naming them all, for an unknown one; RuntimeError without the run.
+        """
+        return self._drawn("figure").figure(self, name)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the HTML report and return its path; raises RuntimeError without the run."""
+        return self._drawn("page").save(self, path)
+
+    def _repr_html_(self) -> str:
+        """The verdict as a notebook shows it under the cell."""
+        if self.views is not None:
+            return self.views.card(self)
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def _drawn(self, what: str) -> Views:
+        if self.views is None:
+            raise RuntimeError(
+                f"expected a report with its run, to draw a {what} from, got the verdict alone, as "
+                "JSON and pickle keep it. Next: surefoot.report(FOLDER) of the run, or report() "
+                "of the watch"
+            )
+        return self.views
 
     def worst(self) -> Severity | None:
         """The highest severity among the findings, None if there are none."""

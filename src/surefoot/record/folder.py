@@ -124,7 +124,7 @@ def _verdict(path: Path, connection: sqlite3.Connection) -> Verdict | None:
     final = read_report(path)
     if final is not None:
         return final.verdict
-    found = connection.execute("SELECT value FROM report LIMIT 64").fetchall()
+    found = connection.execute("SELECT value FROM report LIMIT 64")  # one by one: each may be long
     verdicts = {Report.from_json(json.loads(text)).verdict for (text,) in found}
     order = (Verdict.UNSTABLE, Verdict.INCONCLUSIVE, Verdict.HEALTHY)
     return next((verdict for verdict in order if verdict in verdicts), None)

@@ -7,6 +7,7 @@ file may be a stranger's: what is not as the contract has it is as if it were no
 from __future__ import annotations
 
 import json
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,24 @@ def proven(report: Report, folder: Path) -> Report:
     return replace(report, findings=tuple(findings))
 
 
-def _trials(folder: Path) -> dict[str, dict[str, Any]]:
+def kept(folder: Path) -> dict[str, Any] | None:
+    """What the file holds, whatever that is; None without one that can be read."""
     path = folder / NAME
     try:
-        if path.stat().st_size > _LARGEST:
-            return {}
-        trials = json.loads(path.read_text(encoding="utf-8"))["trials"]
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+            return None
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return held if isinstance(held, dict) else None
+
+
+def _trials(folder: Path) -> dict[str, dict[str, Any]]:
+    try:
+        trials = (kept(folder) or {})["trials"]
         return {_key(t["remedy"], t["target"]): _short(t) for t in reversed(trials)}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
         return {}
 
 

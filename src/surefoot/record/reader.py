@@ -81,7 +81,7 @@ def choose(connection: sqlite3.Connection, training: int | None) -> int:
 
 def _trouble(connection: sqlite3.Connection) -> dict[int, int]:
     """The rank of the worst finding of each training that has one."""
-    found = connection.execute("SELECT training, value FROM report LIMIT 1024").fetchall()
+    found = connection.execute("SELECT training, value FROM report LIMIT 1024")
     worst = {number: Report.from_json(loads(text)).worst() for number, text in found}
     return {number: severity.rank for number, severity in worst.items() if severity is not None}
 

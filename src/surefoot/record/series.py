@@ -138,6 +138,10 @@ class Thinned:
         self._width *= 2
         self._filled = self._width
 
+    def newest(self) -> np.ndarray | None:
+        """A copy of the latest row [C], None before the first one."""
+        return self._stack[2, self._used - 1].copy() if self._used else None
+
     def series(self) -> Series:
         """A copy of what is held so far."""
         low, high, last = self._stack[:, : self._used].copy()

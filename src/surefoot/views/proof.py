@@ -116,6 +116,20 @@ def _short(value: Any) -> bool:
 def render_proof(proof: Mapping[str, Any]) -> str:
     """The proof as one self-contained HTML document that opens offline."""
     library, script = get_plotlyjs(), asset("report.js")
+    styles = {"light": plain_figure(LIGHT), "dark": plain_figure(DARK)}
+    context = told_of(proof)
+    return template("proof.html.j2").render(
+        context,
+        payload=inert({"figures": context["drawn"], **styles}),
+        css=Markup(asset("report.css")),
+        library=Markup(library),
+        script=Markup(script),
+        policy=policy(library, script),
+    )
+
+
+def told_of(proof: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template of a proof's trials asks for; raises whatever a file that is none makes."""
     curves = {title(t): _losses(t["curve"]) for t in proof["trials"] if t["curve"]}
     winner, finding = _winner(proof), found(proof)
     drawn = {}
@@ -123,23 +137,17 @@ def render_proof(proof: Mapping[str, Any]) -> str:
         figure = paired(_losses(proof["before"]), curves, title(winner) if winner else None)
         figure.layout.template = None
         drawn["paired"] = plain_figure(figure)
-    styles = {"light": plain_figure(LIGHT), "dark": plain_figure(DARK)}
-    return template("proof.html.j2").render(
-        proof=proof,
-        badge=badge(proof),
-        winner=winner,
-        finding=finding,
-        pathology=PATHOLOGY[finding.pathology][0] if finding else "",
-        cause=CAUSE[finding.cause][0] if finding else "",
-        titles=[title(t) for t in proof["trials"]],
-        caption=_CAPTION,
-        drawn=drawn,
-        payload=inert({"figures": drawn, **styles}),
-        css=Markup(asset("report.css")),
-        library=Markup(library),
-        script=Markup(script),
-        policy=policy(library, script),
-    )
+    return {
+        "proof": proof,
+        "badge": badge(proof),
+        "winner": winner,
+        "finding": finding,
+        "pathology": PATHOLOGY[finding.pathology][0] if finding else "",
+        "cause": CAUSE[finding.cause][0] if finding else "",
+        "titles": [title(t) for t in proof["trials"]],
+        "caption": _CAPTION,
+        "drawn": drawn,
+    }
 
 
 def _losses(rows: Sequence[Sequence[Any]]) -> tuple[list[int], list[float]]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,19 @@ from surefoot.views.acts import guarded
 from surefoot.views.figures import FIGURES
 from surefoot.views.figures.style import DARK, LIGHT
 from surefoot.views.outcome import outcome
+from surefoot.views.story import story
 
 EVENTS = 200  # listed in the report; the run folder has them all
+_FACTS = 200  # of the environment
+_LONGEST, _DEEPEST = 4000, 12  # characters and levels that are shown of one value
 
 
 _FILTERS: dict[str, Callable[..., Any]] = {
+    "capital": words.capital,
     "clean": words.clean,
     "code": words.clean_code,
     "number": words.number,
+    "percent": words.percent,
     "plural": words.plural,
     "shorten": words.shorten,
     "sentence": words.sentence,
@@ -62,27 +68,57 @@ def save_report(data: RunData, path: str | Path) -> Path:
 def render_report(data: RunData) -> str:
     """The report as one self-contained HTML document of less than 6 MB."""
     library, script = get_plotlyjs(), asset("report.js")
-    report, drawn = data.report, _figures(data)
-    check = report if isinstance(report, Check) else None
+    drawn = _figures(data)
     return template("report.html.j2").render(
-        data=data,
-        report=report,
-        lead=words.lead(report) if report.verdict is Verdict.UNSTABLE else None,
-        check=check,
-        seen="One batch seen" if check else f"{words.plural(report.steps, 'step')} watched",
-        outcome="Nothing has been trained yet." if check else outcome(data),
-        acts=guarded(data.report.guard),
+        told(data),
         figures={name: (spec.title, spec.caption) for name, spec in FIGURES.items()},
+        undrawn=[s.title for name, s in FIGURES.items() if s.always and name not in drawn],
         drawn=drawn,
         payload=inert({"figures": drawn, "light": plain_figure(LIGHT), "dark": plain_figure(DARK)}),
-        follows=_follows(report),
-        events=[(e.step, e.kind, _flat(e.detail)) for e in data.events[:EVENTS]],
-        environment=[(key, _flat(value)) for key, value in data.environment.items()],
         css=Markup(asset("report.css")),
         library=Markup(library),
         script=Markup(script),
         policy=policy(library, script),
     )
+
+
+def render_card(report: Report) -> str:
+    """The verdict in a few lines of HTML for a notebook: styles in place, no script, no link."""
+    lead = words.lead(report) if report.verdict is Verdict.UNSTABLE else None
+    return template("card.html.j2").render(
+        report=report,
+        lead=lead,
+        check=isinstance(report, Check),
+        acts=guarded(report.guard),
+        others=[f for f in report.findings if f is not lead],
+    )
+
+
+def told(data: RunData) -> dict[str, Any]:
+    """What the templates of a verdict, its findings and the details ask for; the page shares them.
+
+    linked: where the run is on the page, for links to its layers, rules and remedies; a single file
+    has none.
+    """
+    report = data.report
+    check = report if isinstance(report, Check) else None
+    return {
+        "data": data,
+        "report": report,
+        "lead": words.lead(report) if report.verdict is Verdict.UNSTABLE else None,
+        "check": check,
+        "seen": "One batch seen" if check else f"{words.plural(report.steps, 'step')} watched",
+        "outcome": "Nothing has been trained yet." if check else outcome(data),
+        "story": story(data),
+        "acts": guarded(report.guard),
+        "follows": _follows(report),
+        "events": [(e.step, e.kind, flat(e.detail)) for e in data.events[:EVENTS]],
+        "environment": [
+            (_beginning(key), flat(value))
+            for key, value in islice(data.environment.items(), _FACTS)
+        ],
+        "linked": "",
+    }
 
 
 def _figures(data: RunData) -> dict[str, Any]:
@@ -119,13 +155,39 @@ def _follows(report: Report) -> list[int | None]:
     return [rules.index(f.follows) + 1 if f.follows in rules else None for f in report.findings]
 
 
-def _flat(value: Any) -> str:
-    """A value of the environment or of an event as one line."""
-    if isinstance(value, dict) or hasattr(value, "items"):
-        return ", ".join(f"{words.clean(k)}: {_flat(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return " ".join(_flat(v) for v in value)
-    return words.number(value) if isinstance(value, float) else words.clean(value)
+def flat(value: Any) -> str:
+    """A value of the environment or of an event as one line; of a very long one its beginning.
+
+    >>> flat({"lr": 0.5, "betas": [1, None]}), len(flat(["x"] * 10**6)) < 5000
+    ('lr: 0.500, betas: 1 None', True)
+    """
+    taken, room = [], _LONGEST
+    for piece in _pieces(value, _DEEPEST):
+        taken.append(piece if len(piece) <= room else f"{piece[:room]}\u2026")
+        room -= len(piece)
+        if room < 0:
+            break
+    return "".join(taken)
+
+
+def _pieces(value: Any, depth: int) -> Iterator[str]:
+    if not depth:
+        yield "\u2026"
+    elif hasattr(value, "items"):
+        for at, (key, held) in enumerate(value.items()):
+            yield f"{', ' if at else ''}{words.clean(str(key)[:_LONGEST])}: "
+            yield from _pieces(held, depth - 1)
+    elif isinstance(value, list | tuple):
+        for at, held in enumerate(value):
+            yield " " if at else ""
+            yield from _pieces(held, depth - 1)
+    else:
+        yield words.number(value) if isinstance(value, float) else _beginning(value)
+
+
+def _beginning(value: object) -> str:
+    """The text of a value; of what nobody reads to its end a little more than is shown."""
+    return words.clean(str(value)[: _LONGEST + 1])
 
 
 def policy(*scripts: str) -> str:
@@ -146,12 +208,18 @@ def asset(name: str) -> str:
 @cache
 def template(name: str) -> jinja2.Template:
     """A page's template."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    return environment().get_template(name)
+
+
+@cache
+def environment(*folders: Path) -> jinja2.Environment:
+    """The templates of these folders, and behind them those of the report."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent / "templates"]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(_FILTERS)
-    return environment.get_template(name)
+    made.filters.update(_FILTERS)
+    return made

@@ -179,14 +179,24 @@ def clean_code(text: str) -> str:
     return "\n".join("".join(c if c.isprintable() else "\ufffd" for c in x) for x in lines)
 
 
+def capital(text: str) -> str:
+    """`clean` text with a capital at its start.
+
+    >>> capital("dead ReLU units")
+    'Dead ReLU units'
+    """
+    text = clean(text)
+    return text[:1].upper() + text[1:]
+
+
 def sentence(text: str) -> str:
     """`clean` text with a capital at its start and a full stop at its end.
 
     >>> sentence("a step that is not taken cannot poison the weights")
     'A step that is not taken cannot poison the weights.'
     """
-    text = clean(text)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    text = capital(text)
+    return text + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def shorten(text: str, width: int) -> str:
@@ -229,6 +239,15 @@ def number(value: Any) -> str:
         return f"{float(f'{value:.3g}'):,.0f}"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def percent(share: float) -> str:
+    """A share of one in whole per cent, whatever a stranger's report holds in its place.
+
+    >>> percent(0.937), percent(1e308), percent(float("nan"))
+    ('94 %', '100 %', 'NaN')
+    """
+    return number(share) if math.isnan(share) else f"{100 * min(max(share, 0), 1):.0f} %"
 
 
 def plural(count: int, noun: str) -> str:

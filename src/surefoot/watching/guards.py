@@ -66,12 +66,18 @@ class Guards:
         for guard in self._own.values():
             guard.remove()
 
+    def counts(self) -> dict[str, int] | None:
+        """How often all of them have acted on each rung that was reached, None without any."""
+        if not self._all:
+            return None
+        return {str(r): n for r in Rung if (n := sum(g.acts.count(r) for g in self._all))}
+
     def summary(self) -> Guarded | None:
         """What was done by all of them, None if nothing was."""
         guards = [g for g in self._all if len(g.acts)]
         if not guards:
             return None
-        counts = {str(r): n for r in Rung if (n := sum(g.acts.count(r) for g in guards))}
+        counts = self.counts() or {}
         first = min((next(iter(g.acts)) for g in guards), key=lambda act: act.step)
         dry_run = all(g.dry_run for g in guards)
         return Guarded(counts, first.step, first.reason, first.parameter, dry_run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -85,6 +86,10 @@ class Ledger:
         if self._sink is not None:
             self._sink.put(self._index, step, {name: row})
 
+    def newest(self, name: str) -> np.ndarray | None:
+        """The latest row of a quantity that is sampled, None before the first one."""
+        return self._series[name].newest()
+
     def flow(self, flow: Flow) -> None:
         """Keep an instrumented step; of too many, the first and the latest ones matter most."""
         if len(self.flows) >= _MAX_FLOWS:
@@ -139,8 +144,13 @@ class Ledger:
         """Keep what the shattering probe saw; it looks a few times in a run."""
         self.shattering.append((step, seen))
         if self._sink is not None:
-            detail = {"coherence": seen.coherence, "white": seen.limit, "of": seen.of}
-            self._sink.event(self._index, Event(step, "shattering", detail))
+            self._sink.event(self._index, shattered(step, seen))
+
+    def events(self) -> tuple[Event, ...]:
+        """What happened, for the views: alarms, inquiries, looks at coherence, a guard's acts."""
+        inquiries = [Event(i.step, "forensics", i.to_json()) for i in self.inquiries]
+        looks = [shattered(step, seen) for step, seen in self.shattering]
+        return (*self.alarms, *inquiries, *looks, *self.acts)
 
     def case(self, facts: Facts) -> Case:
         """What the rules may look at, as of now."""
@@ -159,6 +169,30 @@ class Ledger:
             acts=tuple(act for act in self.acts if not act.detail.get("dry_run")),
             facts=facts,
         )
+
+
+def shattered(step: int, seen: Shattering) -> Event:
+    """What the shattering probe saw at a step, for the record and the views: strict JSON.
+
+    >>> curve = (("fc1", 0.25), ("fc2", float("nan")))
+    >>> shattered(32, Shattering(0.5, 0.1, "input", curve, 64)).detail["curve"]
+    [['fc1', 0.25], ['fc2', 'nan']]
+    """
+    return Event(
+        step,
+        "shattering",
+        {
+            "coherence": _strict(seen.coherence),
+            "white": _strict(seen.limit),
+            "of": seen.of,
+            "samples": seen.samples,
+            "curve": [[name, _strict(value)] for name, value in seen.curve],
+        },
+    )
+
+
+def _strict(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
 
 
 def _buckets(most: int, columns: int) -> int:

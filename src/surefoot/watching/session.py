@@ -29,7 +29,7 @@ from surefoot.forks import Fork
 from surefoot.guarding.guard import Guard
 from surefoot.probes.module_hooks import Curtain
 from surefoot.record import Writer
-from surefoot.record.data import Event, RunData
+from surefoot.record.data import RunData
 from surefoot.watching.guards import Guards
 from surefoot.watching.interim import Interim
 from surefoot.watching.losses import Losses
@@ -88,7 +88,7 @@ class Session:
         self._process = Fork()
         self._running = False
         self._paused = 0.0
-        self._interim = Interim(self._ignore)
+        self.interim = Interim(self._ignore)
         self._error: str | None = None
 
     # -- life -----------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class Session:
         if self.folder is not None:
             try:
                 self._writer = Writer(self.folder, self._environment)
-                self._interim.writer = self._writer
+                self.interim.writer = self._writer
             except Exception as error:
                 self.problem = f"no record is kept in {self.folder}: {error}"
         self._running = True
@@ -142,7 +142,7 @@ class Session:
             self.failed(error)
         if self._writer is not None:
             try:
-                self._interim.write(self.trainings)
+                self.interim.write(self.trainings)
                 self._writer.close(self.report())
             except Exception as error:
                 self.problem = self.problem or f"the record could not be closed: {error}"
@@ -182,8 +182,7 @@ class Session:
         case = chosen.case()
         name = self.folder.name if self.folder is not None else chosen.layers.model
         report = self.report()
-        inquiries = (Event(i.step, "forensics", i.to_json()) for i in case.inquiries)
-        events = (*case.alarms, *inquiries, *chosen.ledger.acts)
+        events = chosen.ledger.events()
         return RunData(
             name, report, case.layers, case.series, case.flows, events, self._environment
         )
@@ -317,7 +316,7 @@ class Session:
             if training.piecewise:
                 training.loss = self._losses.value
                 training.pieced(self._sharing(training))
-                self._interim.now_and_then(self.trainings)
+                self.interim.now_and_then(self.trainings)
         training = self._manual
         if training is not None:
             groups = [{"params": training.live_parameters()}]
@@ -325,6 +324,7 @@ class Session:
             training.before_step(training, groups)
             training.after_step(training)
             self._losses.taken = True
+            self.interim.now_and_then(self.trainings)
 
     def _watch_by_hand(self, losses: list[torch.Tensor]) -> None:
         leaves = [p for t in losses for p in leaf_parameters(t)]
@@ -378,7 +378,7 @@ class Session:
     def _finish(self, training: Training, optimizer: torch.optim.Optimizer) -> None:
         self._losses.taken = True
         training.after_step(optimizer, self._sharing(training))
-        self._interim.now_and_then(self.trainings)
+        self.interim.now_and_then(self.trainings)
 
     def _sharing(self, training: Training) -> list[int]:
         """The ids of the optimizers that train the same model."""

@@ -17,6 +17,7 @@ from surefoot.attach.distributed import placement
 from surefoot.findings import Finding, Report
 from surefoot.record import new_folder
 from surefoot.record.data import RunData
+from surefoot.watching.latest import Latest
 from surefoot.watching.session import Session
 
 _LOG = logging.getLogger("surefoot")
@@ -31,6 +32,7 @@ class Watch:
 
     def __init__(self, session: Session, model: nn.Module, optimizers: list[Any]) -> None:
         self._session = session
+        self._latest = Latest(session)
         self._model = weakref.ref(model)
         self._optimizers = [weakref.ref(o) for o in optimizers]
         self._started = False
@@ -44,11 +46,17 @@ class Watch:
             for ref in self._optimizers:
                 optimizer = ref()
                 if optimizer is not None:
-                    self._session.watch(model, optimizer)
+                    self._take(model, optimizer)
         return self
 
+    def _take(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        try:
+            self._session.watch(model, optimizer)
+        except Exception as error:  # the training that was about to begin goes on without
+            self._session.failed(error)
+
     def stop(self) -> Report:
-        """Remove every hook and return the verdict; idempotent."""
+        """Remove every hook and return the verdict, as `report`; idempotent."""
         self._session.stop()
         return self.report()
 
@@ -64,8 +72,13 @@ class Watch:
         self._session.stop("raised" if kind is not None else "ended")
 
     def report(self) -> Report:
-        """The verdict on what was seen so far."""
-        return self._session.report()
+        """The verdict on what was seen so far; its figures show what was seen until they are drawn.
+
+        It takes no copy of the run: that is read when a figure or the page is asked for.
+        """
+        from surefoot.views.notebook import shown
+
+        return shown(self._session.report(), self._data)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -77,21 +90,35 @@ class Watch:
         """The run folder, None if no record is kept."""
         return self._session.folder
 
+    @property
+    def steps(self) -> int:
+        """How many optimizer steps were seen so far."""
+        return self._latest.steps
+
+    def metrics(self, layers: bool = False) -> dict[str, float]:
+        """The newest step's numbers for a dashboard, by names such as "surefoot/gradient_norm".
+
+        They are read from what is in memory: neither the device nor the series are touched, so it
+        may be asked at every step. What was not measured is absent. The update ratio is that of
+        the newest sampled step; the findings are those of a look at the run every two seconds at
+        most, and absent until two looks agree, or the watch has stopped. A training with several
+        parameter groups has the learning rate of its first one.
+        layers: also the gradient norm and the largest update ratio of each layer, and the learning
+        rates of further groups.
+        """
+        return self._latest.metrics(layers)
+
     def to_json(self) -> dict[str, Any]:
         """The report contract as a plain dict."""
         return self.report().to_json()
 
     def figure(self, name: str) -> Any:
         """One of the figures (see `surefoot.views.figures.FIGURES`) as a Plotly figure."""
-        from surefoot.views.figures import figure
-
-        return figure(self._data(), name)
+        return self.report().figure(name)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the single-file HTML report and return its path."""
-        from surefoot.views.report import save_report
-
-        return save_report(self._data(), Path(path))
+        return self.report().save(path)
 
     def _data(self) -> RunData:
         data = self._session.data()

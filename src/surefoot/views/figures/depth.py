@@ -10,12 +10,11 @@ from plotly.subplots import make_subplots
 
 from surefoot.record.data import RunData
 from surefoot.signals.flow import Call, Flow, TensorStats
-from surefoot.views.figures.rows import row_of
+from surefoot.views.figures.rows import Key, keyed, row_of
 from surefoot.views.figures.style import BLUE, GREEN, GREY, LIGHT, ORANGE, RED, log_axis, unique
 
 BAND = 0.87  # decades: four depth scales, see docs/thresholds.md
 MIN_DECADES = 2.5  # of each axis: a flat profile looks flat
-Key = tuple[int, int]  # (layer, how many calls of it came before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,10 @@ def draw(data: RunData) -> go.Figure | None:
     figure.update_layout(template=LIGHT, height=int(np.clip(170 + 24 * len(names), 260, 760)))
     _band(figure, profiles[0], names)
     for column, attribute in ((1, "gradient"), (2, "signal")):
-        left, right = _range([getattr(p, attribute) for p in profiles])
+        left, right = axis_range([getattr(p, attribute) for p in profiles])
         gutter = 0.05 * (right - left)  # to the left of all values, for what has no value
         for i, one in enumerate(profiles):
-            _line(figure, one, attribute, names, i, column, 10**left)
+            line(figure, one, attribute, names, i, column, 10**left)
         figure.update_xaxes(**log_axis(left - gutter, right, most=5), col=column)
     figure.update_xaxes(title="gradient arriving (norm)", col=1)
     figure.update_xaxes(title="signal leaving (rms)", col=2)
@@ -66,20 +65,21 @@ def order(data: RunData) -> list[Key]:
         return []
     leaves: dict[Key, Call] = {}
     for flow in (data.flows[0], data.flows[-1]):
-        for key, call in _keyed(flow).items():
+        for key, call in keyed(flow).items():
             if data.layers.layers[call.layer].leaf:
                 leaves.setdefault(key, call)
     weighted = [k for k in leaves if data.layers.layers[k[0]].kind.weighted]
     return weighted if len(weighted) > 1 else list(leaves)
 
 
-def profile(data: RunData, flow: Flow, keys: list[Key]) -> Profile:
-    """The figure's numbers for one flow, along `keys`."""
-    calls = _keyed(flow)
+def profile(data: RunData, flow: Flow, keys: list[Key], title: str | None = None) -> Profile:
+    """The figure's numbers for one flow, along `keys`; titled by its step if not otherwise."""
+    calls = keyed(flow)
     outputs = [calls[k].output if k in calls else None for k in keys]
     gradients = [calls[k].grad_output if k in calls else None for k in keys]
+    step = f"step {flow.step:,}" + (" (re-executed)" if flow.replayed else "")
     return Profile(
-        f"step {flow.step:,}" + (" (re-executed)" if flow.replayed else ""),
+        step if title is None else title,
         np.array([np.nan if s is None else s.norm for s in gradients], np.float64),
         np.array([np.nan if s is None else s.rms for s in outputs], np.float64),
         np.array([_bad(s) for s in gradients]),
@@ -98,17 +98,7 @@ def _bad(stats: TensorStats | None) -> bool:
     return stats is not None and (stats.nonfinite > 0 or not np.isfinite(stats.norm))
 
 
-def _keyed(flow: Flow) -> dict[Key, Call]:
-    counts: dict[int, int] = {}
-    keyed: dict[Key, Call] = {}
-    for call in sorted(flow.calls, key=lambda c: c.order):
-        before = counts.get(call.layer, 0)
-        counts[call.layer] = before + 1
-        keyed[call.layer, before] = call
-    return keyed
-
-
-def _range(rows: list[np.ndarray]) -> tuple[float, float]:
+def axis_range(rows: list[np.ndarray]) -> tuple[float, float]:
     """log10 limits of an axis: all drawable values, at least MIN_DECADES wide, and a margin."""
     values = np.concatenate(rows)
     logs = np.log10(values[np.isfinite(values) & (values > 0)])
@@ -139,7 +129,7 @@ def _band(figure: go.Figure, first: Profile, names: list[str]) -> None:
     )
 
 
-def _line(
+def line(
     figure: go.Figure,
     one: Profile,
     attribute: str,
@@ -148,7 +138,7 @@ def _line(
     column: int,
     edge: float,
 ) -> None:
-    """One profile in one panel; what a log axis cannot show is marked in the gutter on its left."""
+    """The `i`-th profile in one panel, with marks at `edge` for what a log axis cannot show."""
     values, bad = getattr(one, attribute), getattr(one, f"bad_{attribute}")
     color, dash, symbol = ((BLUE, "solid", "circle"), (ORANGE, "dash", "square"))[i]
     usable = np.isfinite(values) & (values > 0)
@@ -162,7 +152,7 @@ def _line(
             showlegend=column == 1,
             line={"color": color, "dash": dash, "width": 2},
             marker={"symbol": symbol, "size": 7},
-            hovertemplate="%{y}<br>%{x:.3g}<extra>" + one.title + "</extra>",
+            hovertemplate="%{y}<br>%{x:.3g}<extra>%{fullData.name}</extra>",
         ),
         row=1,
         col=column,
@@ -178,7 +168,7 @@ def _line(
                 mode="markers",
                 name=f"{reason}, {one.title}",
                 marker={"symbol": symbol, "size": 10, "color": tint},
-                hovertemplate=f"%{{y}}<br>{reason}<extra>{one.title}</extra>",
+                hovertemplate="%{y}<extra>%{fullData.name}</extra>",
                 showlegend=column == 1 or not (one.bad_gradient.any()),
             )
             figure.add_trace(marks, row=1, col=column)

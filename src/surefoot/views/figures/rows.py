@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Sequence, Set
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,9 @@ from surefoot.findings import Finding
 from surefoot.kernels import STATISTICS
 from surefoot.record.data import RunData
 from surefoot.record.series import Series
+from surefoot.signals.flow import Call, Flow
+
+Key = tuple[int, int]  # of a call: (layer, how many calls of it came before)
 
 
 def thin(series: Series, limit: int) -> Series:
@@ -33,21 +38,25 @@ def found(data: RunData, name: str) -> Series | None:
 
 
 def layers_with(data: RunData, columns: int) -> list[int]:
-    """Layers that own at least one of the first `columns` parameters, in execution order.
+    """Layers that own at least one of the first `columns` parameters, in execution order."""
+    return executed(data, {p.layer for p in data.layers.parameters[:columns]})
 
-    The order is that of the first instrumented step; layers that it does not show, or all of them
-    where there is none, keep the table's order behind their predecessor in the table.
+
+def executed(data: RunData, layers: Set[int]) -> list[int]:
+    """Some of the layers in the order of the first instrumented step.
+
+    Those that it does not show, or all of them where there is none, keep the table's order behind
+    their predecessor in the table.
     """
-    owners = {p.layer for p in data.layers.parameters[:columns]}
     first: dict[int, int] = {}
     for call in data.flows[0].calls if data.flows else ():
         first.setdefault(call.layer, call.order)
     keys: dict[int, tuple[int, int]] = {}
     place = -1
     for layer in range(len(data.layers.layers)):
-        place = first.get(layer, place) if layer in owners else place
+        place = first.get(layer, place) if layer in layers else place
         keys[layer] = (place, layer)
-    return sorted(owners & keys.keys(), key=keys.__getitem__)
+    return sorted(layers & keys.keys(), key=keys.__getitem__)
 
 
 def layer_norms(data: RunData, values: np.ndarray, rows: Sequence[int]) -> np.ndarray:
@@ -91,6 +100,29 @@ def nonfinite(data: RunData, rows: Sequence[int], steps: np.ndarray) -> np.ndarr
         at, row = np.nonzero((of_layers > 0) & (place < len(steps))[:, None])
         mask[place[at], row] = True
     return mask
+
+
+def keyed(flow: Flow) -> dict[Key, Call]:
+    """The calls of a step in execution order, each under a key that other steps have as well."""
+    counts: dict[int, int] = {}
+    calls: dict[Key, Call] = {}
+    for call in sorted(flow.calls, key=lambda c: c.order):
+        before = counts.get(call.layer, 0)
+        counts[call.layer] = before + 1
+        calls[call.layer, before] = call
+    return calls
+
+
+def scalar(value: Any) -> float:
+    """A number from an event's detail; NaN for anything else, as a record may hold any JSON.
+
+    >>> scalar(2), scalar("inf"), scalar("many"), scalar(None)
+    (2.0, inf, nan, nan)
+    """
+    if isinstance(value, str):
+        return {"inf": math.inf, "-inf": -math.inf}.get(value, math.nan)
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if known else math.nan
 
 
 def row_of(data: RunData, finding: Finding, rows: Sequence[int]) -> int | None:

@@ -29,7 +29,8 @@ def draw(data: RunData) -> go.Figure | None:
     figure.update_layout(template=LIGHT, height=340)
     _band(figure, steps)
     mode = "lines+markers" if len(steps) <= 40 else "lines"
-    for name, values, color, dash in _curves(data, series, drawn):
+    curves = _curves(data, series, drawn)
+    for name, values, color, dash in curves:
         curve = go.Scatter(
             x=steps,
             y=values,
@@ -40,7 +41,9 @@ def draw(data: RunData) -> go.Figure | None:
             hovertemplate="step %{x:,d}<br>%{y:.3g}<extra>%{fullData.name}</extra>",
         )
         figure.add_trace(curve)
-    figure.update_yaxes(**log_axis(*_limits(ratio)), title="update / weights")
+    figure.update_yaxes(
+        **log_axis(*_limits([values for _, values, _, _ in curves])), title="update / weights"
+    )
     figure.update_xaxes(title="step", tickformat=",d")
     if steps[-1] - steps[0] <= 8:
         figure.update_xaxes(dtick=1)
@@ -75,8 +78,10 @@ def _curves(
     ratio = usable(series.last)[drawn]
     curves = [("median of those that move", np.nanmedian(ratio, axis=1), BLUE, "solid")]
     low, high = extremes(ratio)
-    if low != high:
-        top, bottom = usable(series.high)[drawn][:, high], usable(series.low)[drawn][:, low]
+    top, bottom = usable(series.high)[drawn][:, high], usable(series.low)[drawn][:, low]
+    if low == high and (top > curves[0][1]).any():  # one spike of the only one that moves
+        curves += [("highest of the steps drawn as one", top, ORANGE, "dash")]
+    elif low != high:
         curves += [
             (f"moves most: {_name(data, high)}", top, ORANGE, "dash"),
             (f"moves least: {_name(data, low)}", bottom, PURPLE, "dot"),
@@ -89,9 +94,10 @@ def _name(data: RunData, column: int) -> str:
     return plain(known[column].name if column < len(known) else f"parameter {column}", 36)
 
 
-def _limits(ratio: np.ndarray) -> tuple[float, float]:
-    low = min(float(np.nanmin(ratio)), TYPICAL[0])
-    high = max(float(np.nanmax(ratio)), TYPICAL[1])
+def _limits(curves: list[np.ndarray]) -> tuple[float, float]:
+    values = np.concatenate(curves)
+    low = min(float(np.nanmin(values)), TYPICAL[0])
+    high = max(float(np.nanmax(values)), TYPICAL[1])
     return float(np.log10(low)) - 0.3, float(np.log10(high)) + 0.3
 
 

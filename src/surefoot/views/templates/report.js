@@ -15,11 +15,12 @@
       const layout = structuredClone(figure.layout);
       layout.template = template;
       if (width) layout.width = width;
-      // On a phone the names of layers would take the place of the figure itself.
+      // On a phone long names of layers would take the place of the figure itself.
+      const beside = (layout.xaxis?.domain?.[1] ?? 1) < 0.9; // two panels share the width
       for (const [key, axis] of Object.entries(layout)) {
-        if (narrow.matches && !width && key.startsWith("yaxis") && axis.type === "category") {
-          axis.showticklabels = false;
-        }
+        const named = key.startsWith("yaxis") && axis.type === "category";
+        const long = () => (axis.categoryarray || []).some((name) => name.length > 11);
+        if (narrow.matches && !width && named && (beside || long())) axis.showticklabels = false;
       }
       return Plotly.react(`figure-${name}`, figure.data, layout, config);
     }),
