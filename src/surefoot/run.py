@@ -24,6 +24,8 @@ on stderr.
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,15 +35,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from surefoot.files import replace_text
-from surefoot.findings import Report, Severity
+from surefoot.findings import Report
 from surefoot.forks import Fork
 from surefoot.imports import when_imported
 from surefoot.launch import Delivery, OutOfReach, announced, handed_on, launcher
-from surefoot.script import Outcome, Program, execute, leave, working_directory
+from surefoot.options import Options
+from surefoot.script import Outcome, execute, leave, working_directory
 from surefoot.version import VERSION
 from surefoot.voice import Voice
 
 if TYPE_CHECKING:
+    from surefoot.progress import Progress
     from surefoot.watching.session import Session
 
 FAILED = 3  # the exit status of --fail-on
@@ -60,39 +64,6 @@ _ELSEWHERE = (
     "No process of this program has left a verdict, or a record to read one from: "
     "see what it has printed."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `surefoot run` was asked to do; `record=False` leaves nothing on disk but `json`.
-
-    forensics: whether a step that turned bad may be tried again on copies. guard: whether a guard
-    acts on the training; dry_run: or only says what it would do.
-    """
-
-    program: Program
-    arguments: tuple[str, ...] = ()
-    runs: Path = Path("runs")
-    name: str | None = None
-    record: bool = True
-    forensics: bool = True
-    guard: bool = False
-    dry_run: bool = False
-    json: Path | None = None
-    fail_on: Severity | None = None
-    ignore: tuple[str, ...] = ()
-    quiet: bool = False
-
-    def words(self) -> list[str]:
-        """The options as they are typed, for the processes of a launcher: those that are theirs."""
-        words = ["--runs", str(Path(working_directory(), self.runs))]
-        words += ["--name", self.name] if self.name else []
-        words += [word for rule in self.ignore for word in ("--ignore", rule)]
-        words += [] if self.record else ["--no-record"]
-        words += [] if self.forensics else ["--no-forensics"]
-        words += ["--guard"] if self.guard else []
-        words += ["--dry-run"] if self.dry_run else []
-        return [*words, "--quiet"] if self.quiet else words
 
 
 def run(options: Options) -> NoReturn:
@@ -146,10 +117,11 @@ class _Watcher:
         here = working_directory()
         self._runs = Path(here, options.runs)
         self._json = Path(here, options.json) if options.json else None
-        self._environment = _environment(options)
+        self._environment = options.environment()
         self._voice = Voice()
         self._process = Fork()
         self._session: Session | None = None
+        self._progress: Progress | None = None
         self._folder: Path | None = None
         self._problem = ""
         self._imports = list(sys.path), list(sys.meta_path)
@@ -192,9 +164,30 @@ class _Watcher:
                 if self._delivery is not None and self._folder is not None:
                     self._delivery.leave(record=self._folder)
                 self._follow_spawned()
+                if self._voice.terminal and self._first and not self._options.quiet:
+                    self._tell(session, announce=folder is None)
         except Exception as error:
             self._problem = f"could not begin to watch: {_in_a_line(error)}"
             self._voice.say(f"{self._problem}. The script goes on without it.")
+
+    def _tell(self, session: Session, announce: bool) -> None:
+        """Let whoever sits at the terminal know how it gets on; raises nothing ordinary."""
+        with suppress(Exception):
+            from surefoot.progress import Progress
+            from surefoot.views.words import clean
+
+            follow = ""
+            if self._folder is not None and session.problem is None:
+                place = str(self._options.runs / self._folder.name)
+                follow = clean(f"surefoot watch {shlex.quote(place)}")
+                if announce and self._voice.in_front():
+                    self._voice.interject(f"recording to {clean(place)}; follow it with: {follow}")
+            self._progress = Progress(self._voice, session, follow)
+            self._progress.start()
+
+    def _quiet_down(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
 
     def _follow_spawned(self) -> None:
         """Watch what the script has run in processes of its own, if it does not train in this."""
@@ -207,6 +200,7 @@ class _Watcher:
         try:
             if self._session is not None and self._session.trainings:
                 return function
+            self._quiet_down()
             if self._session is not None:
                 self._session.stop("handed over")
                 self._session = None
@@ -245,6 +239,7 @@ class _Watcher:
         if outcome.words:
             self._voice.say(outcome.words)
         try:
+            self._quiet_down()
             self._mend_imports()
             with _unheard_warnings():
                 report = self._report(outcome.ended)
@@ -302,6 +297,8 @@ class _Watcher:
         quiet = self._options.quiet
         if not quiet and not self._attempt("the verdict is not in full", self._show, report, page):
             self._voice.say(f"verdict: {report.verdict}. {_gist(report)}")
+        if not quiet and in_workflow():
+            self._attempt("there are no annotations", self._annotate, report)
         if self._session is not None and self._session.problem:
             self._voice.say(self._session.problem)
         if self._delivery is not None:  # last: whoever finds it need not say it again
@@ -350,6 +347,17 @@ class _Watcher:
                 print_verdict(report, console=Console(file=stream), **places)
         return True
 
+    def _annotate(self, report: Report) -> None:
+        from surefoot.views.annotations import annotations
+
+        path = Path(self._options.program.path)
+        self._voice.write(annotations(report, path if path.is_file() else None))
+
+
+def in_workflow() -> bool:
+    """Whether this runs in a workflow of GitHub's, or of one that is like it: it shows findings."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
 
 @contextmanager
 def _unheard_warnings() -> Iterator[None]:
@@ -365,22 +373,6 @@ def _flush() -> None:
         # The interpreter meets the same failure at its end, and reports it as it always does.
         with suppress(Exception):
             stream.flush()
-
-
-def _environment(options: Options) -> dict[str, Any]:
-    """What the record says of the command, as plain JSON values."""
-    return {
-        "script": options.program.target,
-        "argv": [options.program.target, *options.arguments],
-        "module": bool(options.program.module),
-        "cwd": working_directory(),
-        "options": {
-            "forensics": options.forensics,
-            "guard": options.guard and ("dry run" if options.dry_run else "act"),
-            "ignore": list(options.ignore),
-            "record": options.record,
-        },
-    }
 
 
 def _in_a_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from surefoot.cli.shared import (
     write_report,
 )
 from surefoot.findings import Severity
-from surefoot.run import FAILED
+from surefoot.run import FAILED, in_workflow
 
 
 @click.command("check")
@@ -62,6 +62,12 @@ def check_command(
         from surefoot.views.check import print_check
 
         print_check(result, console=Console(), report_path=str(output) if output else None)
+    if not quiet and in_workflow():
+        from surefoot.views.annotations import annotations
+
+        script = target.rpartition(":")[0]
+        file = script if script.endswith(".py") else None
+        click.echo(annotations(result, file), err=True, nl=False)
     worst, limit = result.worst(), Severity(fail_on) if fail_on else None
     if worst is not None and limit is not None and worst.rank >= limit.rank:
         click.get_current_context().exit(FAILED)

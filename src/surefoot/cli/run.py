@@ -8,7 +8,7 @@ import click
 
 from surefoot.cli.shared import NoProgram, check_rules, fail_on_option, ignore_option, json_option
 from surefoot.findings import Severity
-from surefoot.run import Options
+from surefoot.options import Options
 from surefoot.script import ScriptError, locate
 
 

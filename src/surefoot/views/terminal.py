@@ -76,7 +76,7 @@ def print_verdict(
 
 def _unstable(report: Report, first: Finding, console: Console) -> None:
     parts: list[RenderableType] = [
-        _headline(report, _summary(first, isinstance(report, Check)), console),
+        _headline(report, summary(first, isinstance(report, Check)), console),
         Text(),
         shown(console, clean(first.sentence)),
     ]
@@ -95,7 +95,7 @@ def _unstable(report: Report, first: Finding, console: Console) -> None:
     _missing(report, console)
 
 
-def _summary(finding: Finding, rehearsed: bool = False) -> list[str]:
+def summary(finding: Finding, rehearsed: bool = False) -> list[str]:
     """What, where, when (in a training) and why, in as few words."""
     where = [] if finding.layer is None else [f"starts at {shorten(finding.layer, NAME)}"]
     cause = CAUSE[finding.cause][0].removeprefix("cause ")
@@ -104,8 +104,11 @@ def _summary(finding: Finding, rehearsed: bool = False) -> list[str]:
 
 
 def _headline(report: Report, items: list[str], console: Console) -> Text:
-    """The verdict and `items`, with line breaks between items rather than inside them."""
-    badge = str(report.verdict).upper()
+    return headline(str(report.verdict).upper(), STYLE[report.verdict], items, console)
+
+
+def headline(badge: str, style: str, items: list[str], console: Console) -> Text:
+    """A badge and `items`, with line breaks between items rather than inside them."""
     lines, room = [f"{badge}  {items[0]}"], console.width - 4
     for item in items[1:]:
         if len(lines[-1]) + 3 + len(item) <= room:
@@ -113,7 +116,7 @@ def _headline(report: Report, items: list[str], console: Console) -> Text:
         else:
             lines.append(item)
     text = shown(console, "\n".join(lines), "bold")
-    text.stylize(STYLE[report.verdict], 0, len(badge))
+    text.stylize(style, 0, len(badge))
     return text
 
 
@@ -156,7 +159,7 @@ def _list(findings: tuple[Finding, ...], console: Console, rehearsed: bool) -> N
     rows = []
     for finding in findings[:OTHERS]:
         follows = [f"follows from {clean(finding.follows)}"] if finding.follows else []
-        words = " · ".join([*_summary(finding, rehearsed), *follows])
+        words = " · ".join([*summary(finding, rehearsed), *follows])
         severity = shown(console, str(finding.severity), STYLE[finding.severity])
         rows.append((severity, shown(console, f"{clean(finding.rule)} {words}")))
     if len(findings) > OTHERS:
