@@ -1,6 +1,7 @@
-"""Take the README's pictures, opened in Chromium: the demo's report, and the proof of its remedy.
+"""Take the pictures of README and documentation, opened in Chromium.
 
-`./dev shots` runs the demo, tries its remedies (a minute), and takes both.
+`./dev shots` runs the demo, tries its remedies (a minute), and photographs the report, the proof
+and the views of the page. `./dev shots page-lab` takes one of them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +27,30 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
+_SIGMOID = "depth=20&activation=sigmoid"
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A picture: where it is opened, how large, and the figures that must be drawn before."""
+
+    address: str
+    height: int = 1500
+    width: int = 1280
+    scheme: str = "light"
+    figures: int = 1
+
+
+# {page} is the live page's address, {report} and {proof} are files.
+SHOTS = {
+    "report": Shot("{report}"),
+    "proof": Shot("{proof}"),
+    "page-run": Shot("{page}run/demo", height=1100, figures=0),
+    "page-layer": Shot("{page}run/demo/layer?name=hidden.6", scheme="dark"),
+    "page-compare": Shot("{page}compare?run=demo&run=repaired", height=1300),
+    "page-lab": Shot(f"{{page}}lab?{_SIGMOID}", height=1300),
+    "page-phone": Shot("{page}run/demo", width=390, height=844, figures=0),
+}
 
 
 def chromium() -> str:
@@ -33,41 +61,69 @@ def chromium() -> str:
     return found
 
 
-def pages(folder: Path) -> tuple[Path, Path]:
-    """Run the demo with its run folder in `folder`, and try its remedies: (report, proof)."""
-
-    def surefoot(*words: str) -> None:
-        subprocess.run([sys.executable, "-m", "surefoot", *words], check=True, cwd=ROOT)
-
-    proof = folder / "proof.html"
-    surefoot("run", "--runs", str(folder), "--name", "demo", "examples/digits_vanishing.py")
-    surefoot("prove", str(folder / "demo"), "--workers", "2", "-o", str(proof))
-    surefoot("report", str(folder / "demo"))  # it knows of the proof now
-    return folder / "demo" / "report.html", proof
+def surefoot(*words: str) -> None:
+    """Run a command of surefoot, with its words on the terminal."""
+    subprocess.run([sys.executable, "-m", "surefoot", *words], check=True, cwd=ROOT)
 
 
-def shoot(report: Path, picture: Path) -> None:
-    """One picture of a page's first screens, 1280 pixels wide, once its figures are drawn."""
+def record(runs: Path) -> dict[str, str]:
+    """The demo, its proof, and a run of the healthy example: (name, address) of the two files."""
+    proof = runs.parent / "proof.html"
+    surefoot("run", "--runs", str(runs), "--name", "repaired", "examples/digits_healthy.py")
+    surefoot("run", "--runs", str(runs), "--name", "demo", "examples/digits_vanishing.py")
+    surefoot("prove", str(runs / "demo"), "--workers", "2", "-o", str(proof))
+    surefoot("report", str(runs / "demo"))  # it knows of the proof now
+    report = runs / "demo" / "report.html"
+    return {"report": report.resolve().as_uri(), "proof": proof.resolve().as_uri()}
+
+
+@contextmanager
+def page(runs: Path) -> Iterator[str]:
+    """The address of the page while it is served."""
+    words = [sys.executable, "-m", "surefoot", "view", str(runs), "--no-browser", "--port", "0"]
+    server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def shoot(shots: dict[str, Shot], places: dict[str, str]) -> None:
+    """Take the pictures once their figures are drawn."""
     from playwright.sync_api import sync_playwright
 
+    drawn = "n => document.querySelectorAll('.plotly .main-svg').length >= n"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 1280, "height": 1500}, device_scale_factor=1.5)
-        page.goto(report.resolve().as_uri())
-        page.wait_for_function("document.querySelector('.plotly .main-svg') !== null")
-        page.wait_for_timeout(500)  # fonts and the last layout
-        page.screenshot(path=str(picture))
+        for name, shot in shots.items():
+            opened = browser.new_page(
+                viewport={"width": shot.width, "height": shot.height},
+                device_scale_factor=1.5,
+                color_scheme="dark" if shot.scheme == "dark" else "light",
+            )
+            opened.goto(shot.address.format(**places))
+            opened.wait_for_function(drawn, arg=shot.figures)
+            opened.wait_for_timeout(500)  # fonts and the last layout
+            opened.screenshot(path=str(IMAGES / f"{name}.png"))
+            opened.close()
+            print(IMAGES / f"{name}.png")
         browser.close()
 
 
-def main() -> None:
-    """Write docs/images/report.png and docs/images/proof.png."""
+def main(names: list[str]) -> None:
+    """Write docs/images/NAME.png of the names given, or of all."""
+    if unknown := set(names) - SHOTS.keys():
+        raise SystemExit(f"expected some of {', '.join(SHOTS)}; got {', '.join(sorted(unknown))}")
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        for page, name in zip(pages(Path(folder)), ("report.png", "proof.png"), strict=True):
-            shoot(page, IMAGES / name)
-            print(IMAGES / name)
+        runs = Path(folder, "runs")
+        files = record(runs)
+        with page(runs) as address:
+            wanted = {name: SHOTS[name] for name in names or SHOTS}
+            shoot(wanted, {"page": address, **files})
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,0 +1,5 @@
+// The code of a remedy, to copy.
+
+import { copyable } from "./copy.js";
+
+copyable();
