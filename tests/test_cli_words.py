@@ -78,6 +78,9 @@ class TestWords:
             "benchmark": ["--json", "--seconds", "target"],
             "report": ["-o", "run"],
             "explain": ["name"],
+            "export": ["--force", "-o", "run"],
+            "view": ["--host", "--no-browser", "--port", "runs"],
+            "watch": ["--fail-on", "--once", "run"],
         }  # fmt: skip
 
     @pytest.mark.parametrize(

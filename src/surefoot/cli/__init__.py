@@ -12,10 +12,14 @@ from typing import NoReturn
 import click
 
 from surefoot.cli.check import benchmark_command, check_command
+from surefoot.cli.export import export_command
 from surefoot.cli.prove import prove_command
 from surefoot.cli.report import explain_command, report_command
 from surefoot.cli.run import run_command
-from surefoot.run import Options, run
+from surefoot.cli.view import view_command
+from surefoot.cli.watch import watch_command
+from surefoot.options import Options
+from surefoot.run import run
 from surefoot.version import VERSION
 
 
@@ -27,10 +31,13 @@ def cli() -> None:
 
 for _command in (
     run_command,
+    watch_command,
     check_command,
     prove_command,
     benchmark_command,
     report_command,
+    export_command,
+    view_command,
     explain_command,
 ):
     cli.add_command(_command)
