@@ -17,14 +17,20 @@ SOURCE = ROOT / "src" / "surefoot"
 
 # A room is a package or a file right under src/surefoot. It imports from lower floors only.
 FLOORS = {
-    "cli": 8,
-    "__main__": 9,
+    "cli": 9,
+    "__main__": 10,
+    "page": 8,
     "benchmark": 6,
     "checking": 6,
     "compiler": 1,
     "run": 7,
+    "progress": 4,
+    "options": 2,
     "trial": 7,
-    "__init__": 8,  # `import surefoot`: the public names
+    "lab": 7,
+    "integrations": 7,
+    "testing": 7,
+    "__init__": 9,  # `import surefoot`: the public names
     "watching": 6,
     "guarding": 5,
     "diagnosis": 4,
@@ -39,6 +45,7 @@ FLOORS = {
     "environment": 2,
     "launch": 2,
     "kernels": 1,
+    "keras_tree": 0,
     "layers": 1,
     "files": 1,
     "findings": 1,
@@ -55,6 +62,8 @@ SIDEWAYS = {
     ("checking", "watching"),
     ("benchmark", "watching"),
     ("remedies", "probes"),
+    ("lab", "trial"),
+    ("integrations", "testing"),
 }
 
 # Never a part of the core; an integration imports its own inside a function.
@@ -102,6 +111,7 @@ PUBLIC = {
     "gain",
     "guard",
     "prove",
+    "report",
     "watch",
 }
 COMMANDS = {
@@ -138,6 +148,10 @@ COMMANDS = {
     "benchmark": {"--json", "--seconds", "target"},
     "report": {"--output", "-o", "run"},
     "explain": {"name"},
+    "export": {"--force", "--output", "-o", "run"},
+    "view": {"--host", "--no-browser", "--port", "runs"},
+    "watch": {"--fail-on", "--once", "run"},
+    "lab": {"--json", "--output", "--seed", "-o", "name"},
 }
 
 MAX_FILE_LINES = 400

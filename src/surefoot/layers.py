@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from surefoot import keras_tree
+
 
 class Kind(StrEnum):
     """What a module does to a signal, as far as theory has something to say about it."""
@@ -126,7 +128,8 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def modules_of(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """`named_modules()`, with the author's own modules in place of what was compiled of them."""
-    for name, module in model.named_modules(prefix=prefix):
+    named = model.named_modules(prefix=prefix)
+    for name, module in keras_tree.modules(model, prefix) if keras_tree.of_keras(model) else named:
         if _COMPILED not in module._modules:
             yield plain_name(name), module
 
@@ -160,11 +163,11 @@ def build_table(
         for name, module in modules_of(model, prefix):
             index[name] = len(layers)
             parent = index.get(name.rpartition(".")[0]) if name else None
-            leaf = next(module.children(), None) is None
+            leaf = next(keras_tree.parts(module), None) is None
             kind = kind_of(module)
             layers.append(Layer(name, type(module).__name__, kind, parent, leaf))
             modules.append(module)
-        for name, parameter in model.named_parameters(prefix=prefix, remove_duplicate=False):
+        for name, parameter in _parameters_of(model, prefix):
             if id(parameter) not in names:
                 tensors.append(parameter)
             names.setdefault(id(parameter), []).append(plain_name(name))
@@ -180,6 +183,13 @@ def build_table(
         rows.append(Parameter(first, owner, shape, dtype, tensor.numel(), tuple(aliases)))
     title = "+".join(type(m).__name__ for m in models) or "model"
     return LayerTable(title, tuple(layers), tuple(rows)), modules, tensors
+
+
+def _parameters_of(model: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Parameter]]:
+    """`named_parameters()`, with all names of those that are tied."""
+    if keras_tree.of_keras(model):
+        return keras_tree.parameters(model, prefix)
+    return model.named_parameters(prefix=prefix, remove_duplicate=False)
 
 
 _KINDS: tuple[tuple[Kind, tuple[type[nn.Module], ...]], ...] = (
@@ -217,8 +227,10 @@ def kind_of(module: nn.Module) -> Kind:
     for kind, types in _KINDS:
         if isinstance(module, types):
             return kind
-    if next(module.children(), None) is not None:
+    if next(keras_tree.parts(module), None) is not None:
         return Kind.CONTAINER
+    if keras_tree.of_keras(module):
+        return Kind(keras_tree.kind(module))
     name = type(module).__name__.lower()
     if type(module).__module__ == "torch.nn.modules.activation" or "activation" in name:
         return Kind.ACTIVATION
