@@ -81,6 +81,7 @@ class TestWords:
             "export": ["--force", "-o", "run"],
             "view": ["--host", "--no-browser", "--port", "runs"],
             "watch": ["--fail-on", "--once", "run"],
+            "lab": ["--json", "--seed", "-o", "name"],
         }  # fmt: skip
 
     @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import click
 
 from surefoot.cli.check import benchmark_command, check_command
 from surefoot.cli.export import export_command
+from surefoot.cli.lab import lab_command
 from surefoot.cli.prove import prove_command
 from surefoot.cli.report import explain_command, report_command
 from surefoot.cli.run import run_command
@@ -39,6 +40,7 @@ for _command in (
     export_command,
     view_command,
     explain_command,
+    lab_command,
 ):
     cli.add_command(_command)
 
