@@ -84,8 +84,14 @@ class Patches:
 
     def remove(self) -> None:
         """Restore everything that `install` changed."""
+        failure = None
         while self._undo:
-            self._undo.pop()()
+            try:
+                self._undo.pop()()
+            except Exception as error:  # the others are restored all the same
+                failure = error
+        if failure is not None:
+            raise failure
 
     def _wrap(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         wrapper, restore = wrap(owner, name, make)
@@ -96,10 +102,10 @@ class Patches:
     def _tell(self, method: Callable[..., None], *args: Any) -> None:
         if self._broken or not self._undo or torch.compiler.is_compiling():
             return
-        if not self._left_alone:
-            self._left_alone = leave_alone(*self._ours)
         before, self._telling = self._telling, True
         try:
+            if not self._left_alone:
+                self._left_alone = leave_alone(*self._ours)
             outside(method, *args)
         except TrainingHalted:  # no failure: what the script is to hear
             raise

@@ -68,9 +68,10 @@ class OptimizerGuard:
         self._count = count
         self._pass = make_pass(count)
         self._rows = np.empty((0, 5))
-        self._handles = [
-            optimizer.register_step_pre_hook(apart(self._before)),
-            optimizer.register_step_post_hook(apart(self._after)),
+        before, after = apart(self._before), apart(self._after)
+        self._handles = [  # last: half a guard must hang on no optimizer
+            optimizer.register_step_pre_hook(before),
+            optimizer.register_step_post_hook(after),
         ]
 
     @property
@@ -117,7 +118,7 @@ class OptimizerGuard:
     def _before(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
         if self._off:
             return None
-        self.intervention.end(optimizer)  # a step that raised did not come to its end
+        self._safely(self.intervention.end, optimizer)  # a step that raised has not done so
         self.held = self._judged = False
         if closure_of(args, kwargs) is not None:
             return overheard(args, kwargs, self._gradients_there)
@@ -127,7 +128,7 @@ class OptimizerGuard:
     def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._off:
             return
-        self.intervention.end(optimizer)
+        self._safely(self.intervention.end, optimizer)
         self._safely(self._boss.passed, self)
         self.held = self.reading.held = False
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 
 from surefoot.probes.pytrees import attributes_of
 from surefoot.probes.random_state import is_source, set_state, state_of
+from surefoot.probes.restoring import thoroughly
 
 _DEPTH = 4  # containers and objects within each other
 _MOST, _EACH = 100_000, 50  # things looked at, and those that any module has
@@ -96,11 +98,14 @@ class Holdings:
 
     def put_back(self) -> None:
         """Have every container hold again what it held; those that do are left alone."""
-        for container, held in self._containers:
-            if not _same(container, held):
-                _refill(container, held)
-        for source, state in self._sources:
-            set_state(source, state)
+        containers = (partial(_restore, *pair) for pair in self._containers)
+        sources = (partial(set_state, *pair) for pair in self._sources)
+        thoroughly((*containers, *sources))
+
+
+def _restore(container: Any, held: list[Any]) -> None:
+    if not _same(container, held):
+        _refill(container, held)
 
 
 def _same(container: Any, held: list[Any]) -> bool:

@@ -14,6 +14,7 @@ from torch import nn
 from surefoot.kernels import NORM, make_pass
 from surefoot.layers import LayerTable
 from surefoot.probes.module_hooks import Placed, Unseen, place
+from surefoot.probes.restoring import thoroughly
 from surefoot.probes.safely import safely
 from surefoot.probes.statistics import float_tensors
 
@@ -79,8 +80,7 @@ class BlockTap:
 
     def remove(self) -> None:
         """Take the hooks away."""
-        for handle in self._handles:
-            handle.remove()
+        thoroughly([handle.remove for handle in self._handles])
         self._handles.clear()
 
     @safely

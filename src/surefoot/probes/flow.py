@@ -18,8 +18,9 @@ from torch.autograd.graph import get_gradient_edge
 from surefoot.kernels.pieces import is_distributed
 from surefoot.layers import Kind, LayerTable
 from surefoot.probes import statistics
-from surefoot.probes.module_hooks import Placed, Unseen, place
+from surefoot.probes.module_hooks import Placed, Unseen, all_or_none, place
 from surefoot.probes.recurrence import through_time
+from surefoot.probes.restoring import thoroughly
 from surefoot.probes.safely import safely
 from surefoot.signals.flow import Call, Flow, TensorStats
 
@@ -69,18 +70,18 @@ class FlowProbe:
         set_aside: whether the modules have tables of hooks for this alone, as in a replay.
         """
         modules, self._modules = self._modules, []
-        for i, module in enumerate(modules):
-            if isinstance(module, torch.jit.ScriptModule):
-                continue
-            hooks = partial(self._enter, i), partial(self._leave, i)
-            placed = place(module, *hooks, set_aside=set_aside, with_kwargs=True)
-            if placed is not None:
-                self._handles.append(placed)
+        with all_or_none():
+            for i, module in enumerate(modules):
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue
+                hooks = partial(self._enter, i), partial(self._leave, i)
+                placed = place(module, *hooks, set_aside=set_aside, with_kwargs=True)
+                if placed is not None:
+                    self._handles.append(placed)
 
     def remove(self) -> None:
         """Take every hook away; what was measured stays until `collect`."""
-        for handle in self._handles:
-            handle.remove()
+        thoroughly([handle.remove for handle in self._handles])
         self._handles.clear()
 
     def collect(self, step: int, replayed: bool = False) -> Flow:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -98,12 +98,24 @@ def place(
     if passing and has_compiled() and (guards_on_hooks() or _has_others(module)):
         return None
     placed = Placed(module, lasting)
+    _placed.add(placed)  # before its first hook: whatever fails from here on, it can be found
     pre_hook = _First(before, weakref.ref(placed))
     placed.handles.append(module.register_forward_pre_hook(pre_hook, with_kwargs=True))
     if after is not None:
         placed.handles.append(module.register_forward_hook(Unseen(after), **options))
-    _placed.add(placed)
     return placed
+
+
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """Hooks that are placed meanwhile are taken away again if it fails."""
+    before = weakref.WeakSet(_placed)
+    try:
+        yield
+    except BaseException:
+        for placed in [p for p in _placed if p not in before]:
+            placed.remove()
+        raise
 
 
 class Unseen(OfSurefoot):

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+
+from surefoot.probes.restoring import thoroughly
 
 _SOURCES = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
 
@@ -70,9 +73,7 @@ def undisturbed(devices: Iterable[torch.device] = ()) -> Iterator[None]:
     try:
         yield
     finally:
-        for source, state in here:
-            set_state(source, state)
-        for device, state in there:
-            set_device_state(device, state)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
+        acts: list[Callable[[], object]] = [partial(set_state, *pair) for pair in here]
+        acts += [partial(set_device_state, *pair) for pair in there]
+        acts += [partial(torch.cuda.set_rng_state_all, cuda)] if cuda else []
+        thoroughly(acts)

@@ -22,6 +22,7 @@ from surefoot.probes.compiled_calls import Door, compiled_in_place
 from surefoot.probes.entry import Entry, Output, version_of, versions_of
 from surefoot.probes.module_hooks import Placed, place
 from surefoot.probes.pytrees import flat_tensors, tensors_in_call, tensors_of
+from surefoot.probes.restoring import thoroughly
 from surefoot.probes.side_effects import Habits, Past, sources_in
 from surefoot.signals.criterion import mark
 
@@ -91,8 +92,7 @@ class EntryTap:
 
     def remove(self) -> None:
         """Take the hooks away and forget everything."""
-        for handle in self._handles:
-            handle.remove()
+        thoroughly([handle.remove for handle in self._handles])
         self._handles.clear()
         self._hooks.clear()
         self.clear()
@@ -166,9 +166,9 @@ class _Enter:
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         tap, habits = self._tap, self._habits
-        if not (tap.open or tap.turn_away(module)) or not _grad_enabled():
-            return
         try:
+            if not (tap.open or tap.turn_away(module)) or not _grad_enabled():
+                return
             training = module.training
             plain = habits.plain and training in habits.modes
             if plain and len(args) == 1 and not kwargs and type(args[0]) is _tensor:

@@ -11,6 +11,7 @@ import logging
 import time
 import weakref
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from surefoot.environment import describe
 from surefoot.findings import Report
 from surefoot.forks import Fork
 from surefoot.guarding.guard import Guard
-from surefoot.probes.module_hooks import Curtain
+from surefoot.probes.module_hooks import Curtain, all_or_none
+from surefoot.probes.restoring import thoroughly
 from surefoot.record import Writer
 from surefoot.record.data import RunData
 from surefoot.watching.guards import Guards
@@ -132,21 +134,19 @@ class Session:
         self._running = False
         _RUNNING.discard(self)
         self.ended = ended or self.ended
+        stops = (partial(training.stop, self.ended) for training in self.trainings)
+        leave = (self.guards.remove, self._patches.remove, self._curtain.remove, *stops)
         try:
-            self.guards.remove()
-            self._patches.remove()
-            self._curtain.remove()
-            for training in self.trainings:
-                training.stop(self.ended)
+            thoroughly(leave)
         except Exception as error:
             self.failed(error)
-        if self._writer is not None:
-            try:
-                self.interim.write(self.trainings)
-                self._writer.close(self.report())
+        if (writer := self._writer) is not None:
+            last = lambda: writer.close(self.report())  # noqa: E731
+            try:  # should there be no report, it is closed without
+                thoroughly([partial(self.interim.write, self.trainings), last, writer.close])
             except Exception as error:
                 self.problem = self.problem or f"the record could not be closed: {error}"
-            self.problem = self.problem or self._writer.problem
+            self.problem = self.problem or writer.problem
 
     def failed(self, error: BaseException) -> None:
         """surefoot's own failure: said once; the training goes on unwatched."""
@@ -222,7 +222,10 @@ class Session:
     def _begin(self, models: list[nn.Module], trained: list[torch.Tensor], groups: int) -> Training:
         index = next(self._indices)
         forms = [f for ref in self._forms if (f := ref()) is not None]
-        training = Training(index, models, trained, self._writer, groups, self._forensics, forms)
+        with all_or_none():
+            training = Training(
+                index, models, trained, self._writer, groups, self._forensics, forms
+            )
         training.indices = self.drawn.indices
         training.known_as(f"{self._number}/{index}")
         self.trainings.append(training)

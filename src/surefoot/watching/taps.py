@@ -13,6 +13,7 @@ from surefoot.layers import LayerTable, unwrap
 from surefoot.probes.blocks import BlockTap, choose_blocks
 from surefoot.probes.compiled_calls import compiled_in_place
 from surefoot.probes.flow import FlowProbe
+from surefoot.probes.restoring import thoroughly
 from surefoot.probes.safely import failed
 from surefoot.probes.tap import EntryTap
 from surefoot.signals.flow import Flow
@@ -116,9 +117,8 @@ class Taps:
         due, self._due = self._due, False
         if (probe := self._flow) is None:
             return Flow(step, []) if due else None
-        self._flow = None
         probe.remove()
-        flow = None
+        self._flow = flow = None
         try:
             flow = probe.collect(step)
         except Exception as error:
@@ -165,9 +165,8 @@ class Taps:
 
     def remove(self) -> None:
         """Take every hook away; idempotent."""
-        for part in (self._flow, self.entry, self._block):
-            if part is not None:
-                part.remove()
+        parts = (self._flow, self.entry, self._block)
+        thoroughly([part.remove for part in parts if part is not None])
         self._flow = self.entry = self._block = None
 
 

@@ -23,6 +23,7 @@ from surefoot.attach.readings import held
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.gate import Gate
 from surefoot.layers import build_table
+from surefoot.probes.restoring import thoroughly
 from surefoot.probes.safely import failed
 from surefoot.signals import Axis
 from surefoot.watching.alarms import described
@@ -366,9 +367,7 @@ class Training:
         finally:
             if self.ended == "running":
                 self.ended = ended
-            self.taps.remove()
-            self.forensics.stop()
-            self._updates.clear()
+            thoroughly([self.taps.remove, self.forensics.stop, self._updates.clear])
 
     def case(self) -> Case:
         """What the rules may look at, as of now."""
