@@ -47,9 +47,8 @@ SHOTS = {
     "proof": Shot("{proof}"),
     "page-run": Shot("{page}run/demo", height=1100, figures=0),
     "page-layer": Shot("{page}run/demo/layer?name=hidden.6", scheme="dark"),
-    "page-compare": Shot("{page}compare?run=demo&run=repaired", height=1300),
+    "page-compare": Shot("{page}compare?run=demo&run=repaired", height=1300, figures=0),
     "page-lab": Shot(f"{{page}}lab?{_SIGMOID}", height=1300),
-    "page-phone": Shot("{page}run/demo", width=390, height=844, figures=0),
 }
 
 
@@ -67,12 +66,17 @@ def surefoot(*words: str) -> None:
 
 
 def record(runs: Path) -> dict[str, str]:
-    """The demo, its proof, and a run of the healthy example: (name, address) of the two files."""
-    proof = runs.parent / "proof.html"
-    surefoot("run", "--runs", str(runs), "--name", "repaired", "examples/digits_healthy.py")
-    surefoot("run", "--runs", str(runs), "--name", "demo", "examples/digits_vanishing.py")
-    surefoot("prove", str(runs / "demo"), "--workers", "2", "-o", str(proof))
+    """The demo, its proof, and the demo with its patch: (name, address) of report and proof."""
+    here, script = runs.parent, Path("examples", "digits_vanishing.py")
+    proof, patch = here / "proof.html", here / "fix.patch"
+    surefoot("run", "--runs", str(runs), "--name", "demo", str(script))
+    words = ("--workers", "2", "-o", str(proof), "--patch", str(patch))
+    surefoot("prove", str(runs / "demo"), *words)
     surefoot("report", str(runs / "demo"))  # it knows of the proof now
+    (here / script).parent.mkdir()
+    shutil.copy(ROOT / script, here / script)
+    subprocess.run(["git", "apply", str(patch)], check=True, cwd=here)
+    surefoot("run", "--runs", str(runs), "--name", "repaired", str(here / script))
     report = runs / "demo" / "report.html"
     return {"report": report.resolve().as_uri(), "proof": proof.resolve().as_uri()}
 
