@@ -231,3 +231,15 @@ def test_the_page_works_in_chromium(
     assert (page.locator(".plot .main-svg").count() > 0) is (name != "no result")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+def test_a_loss_of_nought_and_a_ratio_are_compared_by_what_is_left() -> None:
+    """One has a difference (-1.8), the other a ratio (0.01): neither number beats the other."""
+    worse = Effect(2.3, 0.5, -1.8, -2.0, -1.6, 3, ratio=False)
+    better = Effect(2.3, 0.023, 0.01, 0.009, 0.011, 3)
+    trials = tuple(
+        Trial(Remedy(name, None, ""), Outcome.PROVEN, "", 40, effect, True, {}, curve(1.0))
+        for name, effect in (("clipping.norm", worse), ("learning_rate.scale", better))
+    )
+    winner = Proof("train.py", trials=trials).winner
+    assert winner is not None and winner.remedy.remedy == "learning_rate.scale"

@@ -100,7 +100,9 @@ class Proof:
     def winner(self) -> Trial | None:
         """The best proven remedy, None without one."""
         proven = [t for t in self.trials if t.outcome is Outcome.PROVEN]
-        return min(proven, key=_value, default=None)
+        # A ratio and a difference, of a loss that is not positive, cannot be compared; losses can.
+        kinds = {t.effect.ratio for t in proven if t.effect is not None}
+        return min(proven, key=_value if len(kinds) < 2 else _after, default=None)
 
     @property
     def sentence(self) -> str:
@@ -194,6 +196,10 @@ def _named(remedy: Remedy) -> str:
 
 def _value(trial: Trial) -> float:
     return trial.effect.value if trial.effect is not None else math.inf
+
+
+def _after(trial: Trial) -> float:
+    return trial.effect.after if trial.effect is not None else math.inf
 
 
 def _short(trial: Trial) -> dict[str, Any]:
