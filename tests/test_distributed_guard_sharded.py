@@ -26,6 +26,8 @@ from test_distributed_guard import (
     weight_at,
 )
 
+pytestmark = pytest.mark.zoo  # with the heavier suite: its processes take a minute
+
 
 class Sharded:
     """A training of some steps: what was left after each, and what its guard did."""

@@ -23,6 +23,8 @@ from surefoot.attach import exchange
 from surefoot.findings import Cause
 from surefoot.watching import shards
 
+pytestmark = pytest.mark.zoo  # with the heavier suite: its processes take a minute
+
 SICK = 6  # the step in which rank 1 falls ill
 CPU = torch.device("cpu")
 

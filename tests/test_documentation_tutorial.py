@@ -88,6 +88,7 @@ def _follow(folder: Path, quick: bool) -> None:
     assert len(told) == 4
 
 
+@pytest.mark.zoo
 @pytest.mark.timeout(400)
 def test_the_tutorial_ends_with_a_proven_fix_and_a_healthy_run(workdir: Path) -> None:
     _follow(workdir, quick=True)

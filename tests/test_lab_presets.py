@@ -35,6 +35,7 @@ CLAIMS: dict[str, set[Pathology]] = {
 }
 
 
+@pytest.mark.zoo
 @pytest.mark.parametrize(("name", "sentence", "chosen"), PRESETS, ids=[p[0] for p in PRESETS])
 def test_a_preset_shows_what_it_says(name: str, sentence: str, chosen: Choices) -> None:
     result = experiment(chosen)

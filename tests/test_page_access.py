@@ -30,6 +30,7 @@ ADDRESSES = (
     "/run/a%20run/layers",
     "/run/a%20run/trials",
     "/run/a%20run/trials.json",
+    "/metrics",
     "/run/a%20run/layer?name=layers.0",
     "/run/a%20run/layer.json?name=layers.0",
     "/compare?run=a%20run&run=hostile",

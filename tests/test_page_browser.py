@@ -73,7 +73,13 @@ def assert_clean(axe: Any, page: Any) -> None:
     assert not said
 
 
-@pytest.mark.parametrize(("address", "status"), VIEWS.items())
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        pytest.param(address, status, marks=[pytest.mark.zoo] if address in FURTHER else [])
+        for address, status in VIEWS.items()
+    ],
+)
 def test_every_view(browser: Window, axe: Any, home: str, address: str, status: int) -> None:
     """Two looks of each view, one of each further run; which ones, alternates."""
     number = list(VIEWS).index(address)

@@ -203,6 +203,7 @@ def test_it_answers_to_the_keyboard(browser: Any, home: str) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.zoo
 def test_links_choose_and_back_undoes_them(browser: Any, home: str) -> None:
     with browsing.opened(browser, f"{home}/lab") as page:
         page.evaluate("window.same = true")
@@ -225,6 +226,7 @@ def test_links_choose_and_back_undoes_them(browser: Any, home: str) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.zoo
 def test_what_goes_wrong_is_said(browser: Any, tmp_path: Path) -> None:
     page = browser.page()
     with served(create(tmp_path)) as port:
@@ -242,6 +244,7 @@ def test_what_goes_wrong_is_said(browser: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.zoo
 @pytest.mark.parametrize(("scheme", "viewport"), browsing.LOOKS[:2])
 @pytest.mark.parametrize("chosen", [SIGMOID.to_query(), {"depth": "64", **BROKEN}])
 def test_it_is_accessible(

@@ -314,6 +314,7 @@ def test_the_places_are_many(places: dict[str, int]) -> None:
     assert {"attach", "probes", "watching", "guarding", "record", "diagnosis"} <= modules
 
 
+@pytest.mark.slow
 def test_a_failure_anywhere_is_survived(
     places: dict[str, int], alone: list[Any], tmp_path: Path
 ) -> None:
@@ -321,6 +322,7 @@ def test_a_failure_anywhere_is_survived(
     assert not failures(list(cases(places))[::71], alone, tmp_path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_within_passes_through(
     places: dict[str, int], alone: list[Any], tmp_path: Path
 ) -> None:

@@ -42,6 +42,8 @@ JUNK: tuple[Any, ...] = (
     "<script>alert(1)</script>", "\u202e" * 50, "x" * 100_000, [], {}, [[]], {"": None}, {"x": [1]},
 )  # fmt: skip
 
+pytestmark = pytest.mark.zoo  # half a minute
+
 
 def mutated(chance: random.Random, tree: Any) -> Any:
     """A copy of a tree of JSON with one to three nodes replaced, removed or doubled."""

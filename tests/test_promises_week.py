@@ -96,6 +96,7 @@ def a_week(folder: Path, steps: int, limit: int) -> None:
     assert follower.data.series["loss"].high[-1, 0] == steps - 1
 
 
+@pytest.mark.zoo
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_more_steps_than_the_folder_has_room_for(tmp_path: Path) -> None:
     """With a limit that is reached on the way, and the queue as it is."""

@@ -91,6 +91,7 @@ class TestLive:
         assert status == (3 if report.findings else 0)
         assert terminal.seen.count(b"\x1b[?25l") == terminal.seen.count(b"\x1b[?25h") == 1
 
+    @pytest.mark.zoo
     def test_killed_and_left(self, tmp_path: Path) -> None:
         """Ctrl-C leaves at once and touches nothing; of a killed run it is said."""
         with training(tmp_path) as process:

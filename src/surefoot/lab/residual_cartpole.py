@@ -118,7 +118,7 @@ def _parts(seed: int) -> tuple[Any, ...]:
 
 @contextmanager
 def _games() -> Iterator[Any]:
-    import gymnasium
+    import gymnasium  # pyrefly: ignore[missing-import]
 
     games = gymnasium.make_vec("CartPole-v1", num_envs=_GAMES, vectorization_mode="sync")
     try:
