@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sharded_fixture import FOUR, KINDS, STEPS, Ranks, Run, local, reader, whole
 
+pytestmark = pytest.mark.zoo  # with the heavier suite
+
 LOST = 10  # the step that is lost
 
 

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "src" / "surefoot" / "lab"
 NAMES = list(ENTRIES)
 # A few seconds each on an idle machine; the others run in ./dev zoo.
-QUICK = ["vgg_attenuation", "recurrent_bound", "clipping_cliff", "learning_rate_high"]
+QUICK = ["vgg_attenuation", "recurrent_bound", "clipping_cliff"]
 
 
 @cache
@@ -283,6 +283,7 @@ class TestProgram:
         assert answer.exit_code == 1
         assert "cannot write" in answer.output
 
+    @pytest.mark.zoo
     def test_a_pathology_as_page(self) -> None:
         from surefoot.lab.paged import render_result
 

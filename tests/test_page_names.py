@@ -55,6 +55,8 @@ NAMES = (
     "emoji 👩‍🚀",
 )
 
+pytestmark = pytest.mark.zoo  # with the heavier suite
+
 
 def test_names_of_folders_are_text(stage: Stage) -> None:
     for name in NAMES:

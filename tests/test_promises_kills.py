@@ -19,6 +19,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this
 
 
 @needs_fork
+@pytest.mark.zoo
 def test_nothing_committed_is_lost_whenever_it_is_killed(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()
