@@ -42,6 +42,7 @@ def test_only_live_runs_are_told_of_with_their_newest_numbers(tmp_path: Path) ->
         for family in parser.text_string_to_metric_families(text)
         for sample in family.samples
     }
+    assert found["surefoot_steps_total", "live"] == 5
     assert found["surefoot_loss", "live"] == 0.25
     assert found["surefoot_gradient_norm", "live"] == 3.0
     assert "over" not in {run for _, run in found}

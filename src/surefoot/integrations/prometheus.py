@@ -50,11 +50,17 @@ def exposition(runs: Iterable[RunData], layers: bool = False) -> bytes:
     client = library("prometheus_client", "prometheus")
     registry = client.CollectorRegistry()
     told = [
-        Scraped(data.name, data.report.steps, run_metrics(data, layers), data.report.findings)
+        Scraped(data.name, _steps(data), run_metrics(data, layers), data.report.findings)
         for data in runs
     ]
     registry.register(_Collector(lambda: told))
     return client.generate_latest(registry)
+
+
+def _steps(data: RunData) -> int:
+    """How many steps there are by now: the report of a live run is some seconds old."""
+    ends = [int(series.steps[-1]) + 1 for series in data.series.values() if len(series)]
+    return max([data.report.steps, *ends])
 
 
 def content_type() -> str:
