@@ -106,26 +106,31 @@ def summarise(path: Path) -> RunSummary:
             count, steps = connection.execute(
                 "SELECT COUNT(*), COALESCE(MAX(rows), 0) FROM progress"
             ).fetchone()
+            live = "ended" not in facts and is_alive(facts.get("process"))
             return RunSummary(
                 name=path.name,
                 path=path,
                 started=moment(facts.get("started")),
                 steps=int(steps),
                 trainings=int(count),
-                verdict=_verdict(path, connection),
-                live="ended" not in facts and is_alive(facts.get("process")),
+                verdict=_verdict(path, connection, int(steps) if live else 0),
+                live=live,
             )
     except RecordError as error:
         return RunSummary(path.name, path, problem=str(error))
 
 
-def _verdict(path: Path, connection: sqlite3.Connection) -> Verdict | None:
-    """That of run.json, or else the worst that any training has so far."""
+def _verdict(path: Path, connection: sqlite3.Connection, steps: int) -> Verdict | None:
+    """That of run.json, or else the worst that any training has so far.
+
+    steps: of a live run, which has left behind what was said of less than half of them.
+    """
     final = read_report(path)
     if final is not None:
         return final.verdict
     found = connection.execute("SELECT value FROM report LIMIT 64")  # one by one: each may be long
-    verdicts = {Report.from_json(json.loads(text)).verdict for (text,) in found}
+    reports = (Report.from_json(json.loads(text)) for (text,) in found)
+    verdicts = {report.verdict for report in reports if 2 * report.steps >= steps}
     order = (Verdict.UNSTABLE, Verdict.INCONCLUSIVE, Verdict.HEALTHY)
     return next((verdict for verdict in order if verdict in verdicts), None)
 
