@@ -82,7 +82,7 @@ def a_week(folder: Path, steps: int, limit: int) -> None:
     grown, more = sys.getallocatedblocks() - blocks, resident() - memory
     week.writer.close(Report(steps=steps))
     assert week.writer.problem is None
-    assert grown < max(5000, steps // 40)  # one object at every tenth step would be more
+    assert grown < 5000
     assert more < 64 << 20  # of which the queue may take 16 MiB
     assert max(largest, folder_bytes(folder)) <= limit
     assert sum(rows for _, rows in buckets_of(folder)) >= steps
