@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,20 +137,3 @@ def test_steps_of_a_stranger_overflow_nothing() -> None:
     thin = evenly(Series(steps, rows, rows, rows), 3)
     assert len(thin) <= 3
     assert (thin.low.min(), thin.high.max(), thin.last[-1, 0]) == (0, 19, 19)
-
-
-def test_a_verdict_that_a_live_run_has_left_behind_is_not_told(writer: Writer) -> None:
-    """A look at the first steps fears what a few hundred more would have shown to be no harm."""
-    put(writer, noise(5, 6), 0)
-    writer.report(0, replace(REPORT, steps=5))
-    put(writer, noise(5, 6), 5)
-    follower = Follower(writer.folder)
-    follower.poll()
-    assert follower.data.report.findings
-    put(writer, noise(1, 6), 10)
-    follower.poll()
-    assert not follower.data.report.findings
-    assert "at step 5" in follower.data.report.missing[0]
-    writer.close(replace(REPORT, steps=5))
-    follower.poll()
-    assert follower.data.report.findings

@@ -132,7 +132,7 @@ def test_a_hopeless_training_can_be_ended(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A look at the run at every step, and not every two seconds.
-    monkeypatch.setattr(Interim, "now_and_then", Interim.write)
+    monkeypatch.setattr(Interim, "now_and_then", Interim.look)
     on = fit(name, tmp_path, {"stop_on": "fatal"}, "nan").watching.report
     assert 0 < on.steps < STEPS
     off = fit(name, tmp_path, {}, "nan").watching.report

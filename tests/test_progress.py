@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 
 from cli_fixture import FAKES, Stage
-from surefoot.findings import Cause, Finding, Pathology, Report, Severity
+from surefoot.findings import Cause, Finding, Pathology, Severity
 from surefoot.progress import Progress, remark, title
 from surefoot.voice import Voice
-from surefoot.watching import interim as interim_module
-from surefoot.watching.interim import Interim
 from terminal_fixture import REMARK, TITLE, Terminal
 
 RUN = ("-m", "surefoot", "run")
@@ -107,7 +105,7 @@ class TestTerminal:
         source = TRAINS.replace("lr=0.01", "lr=3.0").replace(
             "for step",
             "from surefoot.watching.interim import Interim\n"
-            "Interim.now_and_then = Interim.write  # at every step\nfor step",
+            "Interim.now_and_then = Interim.look  # at every step\nfor step",
         )
         (tmp_path / "train.py").write_text(source)
         with Terminal(tmp_path, *RUN, "--name", "a", "train.py") as terminal:
@@ -337,42 +335,3 @@ class TestProgress:
         assert title(12, float("nan"), worst) == (
             "surefoot: step 12 - loss NaN - NaN or infinite values"
         )
-
-
-class TestInterim:
-    """A finding stands when two looks in a row have it."""
-
-    @pytest.fixture
-    def looks(self, monkeypatch: pytest.MonkeyPatch) -> Any:
-        def after(*reports: tuple[Finding, ...]) -> Any:
-            told = iter(reports)
-            monkeypatch.setattr(interim_module, "diagnose", lambda case, ignore: Report(next(told)))
-            one = Interim(())
-            one.asked = True
-            for _ in reports:
-                one.write([SimpleNamespace(case=lambda: None, index=0)])  # type: ignore[list-item]
-            return one.standing
-
-        return after
-
-    def test_two_looks_agree(self, looks: Any) -> None:
-        a, b, later = finding("SF101"), finding("SF102"), finding("SF101", last_step=9)
-        advice = finding("SF204", severity=Severity.ADVICE)
-        assert looks((a,)) is None
-        assert looks((), ()) == ()
-        assert looks((a,), (later, b)) == (later,)
-        assert looks((a,), (), (a,)) == ()
-        assert looks((advice,), (advice,)) == ()
-        assert looks((a, b), (b,), (b,)) == (b,)
-
-    def test_nobody_asks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without a record and without a terminal the rules are not heard before the end."""
-        heard: list[int] = []
-        monkeypatch.setattr(interim_module, "diagnose", lambda *_: heard.append(1) or Report())
-        one, training = Interim(()), SimpleNamespace(case=lambda: None, index=0)
-        one.now_and_then([training])  # type: ignore[list-item]
-        assert (heard, one.standing) == ([], None)
-        one.asked = True
-        one.now_and_then([training])  # type: ignore[list-item]
-        one.now_and_then([training])  # type: ignore[list-item]
-        assert heard == [1], "two seconds have not passed"

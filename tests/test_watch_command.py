@@ -84,7 +84,7 @@ class TestLive:
         assert terminal.seen.startswith(b"runs/a: the only run in runs\n")
         frames, gone, verdict = terminal.seen.partition(GONE)
         assert gone
-        # The first look is soon left behind, and the second comes when it can be afforded.
+        # One look is not enough, and the second comes when it can be afforded.
         assert b"too early to say" in frames
         assert b"elapsed" in frames
         report = Report.from_json(json.loads((tmp_path / "runs" / "a" / "run.json").read_text()))

@@ -113,24 +113,20 @@ def summarise(path: Path) -> RunSummary:
                 started=moment(facts.get("started")),
                 steps=int(steps),
                 trainings=int(count),
-                verdict=_verdict(path, connection, int(steps) if live else 0),
+                verdict=_verdict(path, connection),
                 live=live,
             )
     except RecordError as error:
         return RunSummary(path.name, path, problem=str(error))
 
 
-def _verdict(path: Path, connection: sqlite3.Connection, steps: int) -> Verdict | None:
-    """That of run.json, or else the worst that any training has so far.
-
-    steps: of a live run, which has left behind what was said of less than half of them.
-    """
+def _verdict(path: Path, connection: sqlite3.Connection) -> Verdict | None:
+    """That of run.json, or else the worst that any training has so far."""
     final = read_report(path)
     if final is not None:
         return final.verdict
     found = connection.execute("SELECT value FROM report LIMIT 64")  # one by one: each may be long
-    reports = (Report.from_json(json.loads(text)) for (text,) in found)
-    verdicts = {report.verdict for report in reports if 2 * report.steps >= steps}
+    verdicts = {Report.from_json(json.loads(text)).verdict for (text,) in found}
     order = (Verdict.UNSTABLE, Verdict.INCONCLUSIVE, Verdict.HEALTHY)
     return next((verdict for verdict in order if verdict in verdicts), None)
 

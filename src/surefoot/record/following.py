@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from surefoot.findings import Report
 from surefoot.record.conform import valid
 from surefoot.record.data import RunData
 from surefoot.record.database import DATABASE, open_reader
@@ -105,7 +104,7 @@ class Follower:
         old = self._data if counts == self._counts and self._data is not None else None
         self._data = RunData(
             name=self.folder.resolve().name,
-            report=self._timely(report_of(connection, self.folder, training)),
+            report=report_of(connection, self.folder, training),
             layers=layers,
             series=dict(self._series),
             flows=old.flows if old else flows_of(connection, training, len(layers.layers)),
@@ -113,14 +112,6 @@ class Follower:
             environment=valid(loads(facts.get("environment", "{}")), dict[str, Any]),
         )
         self._counts = counts
-
-    def _timely(self, report: Report) -> Report:
-        """The verdict, unless the live run has long left behind what it was given on."""
-        steps = max((int(s.steps[-1]) + 1 for s in self._series.values() if len(s)), default=0)
-        if not self.live or 2 * report.steps >= steps:
-            return report
-        told = f"the run goes on, and was last looked at as a whole at step {report.steps:,}"
-        return Report(steps=steps, missing=(f"{told}. Next: wait for the next look",))
 
     def _extend(self, connection: sqlite3.Connection, table: Steps) -> None:
         """Take in the rows that were written since; what is too many for the buckets is merged."""

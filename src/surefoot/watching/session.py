@@ -143,7 +143,7 @@ class Session:
         if (writer := self._writer) is not None:
             last = lambda: writer.close(self.report())  # noqa: E731
             try:  # should there be no report, it is closed without
-                thoroughly([partial(self.interim.write, self.trainings), last, writer.close])
+                thoroughly([partial(self.interim.last, self.trainings), last, writer.close])
             except Exception as error:
                 self.problem = self.problem or f"the record could not be closed: {error}"
             self.problem = self.problem or writer.problem
