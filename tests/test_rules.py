@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 
@@ -27,7 +28,8 @@ from corpus.run import watched
 
 import surefoot.diagnosis.rules as book
 from surefoot.diagnosis.rules import RULES
-from surefoot.findings import Cause, Pathology, Report, Severity
+from surefoot.findings import Cause, Pathology, Report, Severity, Verdict
+from surefoot.watching.session import Session
 
 CASES: dict[str, Entry] = {name: entry for name, entry in load().items() if entry.runs}
 FAST = [e for e in CASES.values() if e.fast]
@@ -200,3 +202,34 @@ def test_every_fault_hurts(entry: Entry) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert hurts(entry.train(0), entry.train_twin(0))
+
+
+class Enough(Exception):
+    """The user has seen enough."""
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"), [("biased_tanh", 12), ("char_lstm_clipped", 20), ("cnn_avgpool_flatten", 27)]
+)
+def test_a_sound_training_that_is_cut_short_is_not_held_to_have_failed(
+    name: str, steps: int
+) -> None:
+    """Of so few steps none of them has gained anything yet; to the end, all do."""
+    taken = itertools.count(1)
+
+    def count(*_: object) -> None:
+        if next(taken) == steps:
+            raise Enough
+
+    hook = register_optimizer_step_post_hook(count)
+    session = Session(folder=None)
+    session.start()
+    try:
+        with pytest.raises(Enough):
+            CASES[name].train(0)
+    finally:
+        hook.remove()
+        session.stop()
+    report = session.report()
+    assert report.steps == steps
+    assert report.verdict is Verdict.HEALTHY

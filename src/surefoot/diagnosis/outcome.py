@@ -16,6 +16,7 @@ import numpy as np
 from surefoot.diagnosis.case import Case
 
 _SHORT = 12  # steps below which progress cannot be told from noise
+_YOUNG = 48  # steps below which many a sound training has not gained a twentieth yet
 _OTHER = 1.5  # times the entropy of the last labels
 _MOVING = 4.0  # times the lowest loss of a constant answer that was found
 _BLOWN = 2.0  # times the first loss: the first steps blew up, and their median is no beginning
@@ -35,6 +36,7 @@ class Outcome:
     falling: share of the yardstick that the last quarter of the run has gained.
     searched: the constant prediction is that of several terms, or was searched for: whether its
     targets are fixed is not known, and what opposes what.
+    short: too few losses to judge by; young: too few to hold a small gain against the run.
     untrained: there is no outcome yet, because nothing was trained (`surefoot check`).
     """
 
@@ -52,6 +54,7 @@ class Outcome:
     drift: float = 0.0
     falling: float = 0.0
     searched: bool = False
+    young: bool = False
 
     @property
     def diverged(self) -> bool:
@@ -115,7 +118,7 @@ def _outcome(case: Case) -> Outcome:
     tail = seen[-max(5, len(seen) // 10) :]
     nonfinite = bool(len(tail)) and not np.isfinite(tail).sum() > len(tail) / 2
     if not len(finite):
-        return Outcome(None, None, None, False, None, None, nonfinite, True, False)
+        return Outcome(None, None, None, False, None, None, nonfinite, True, False, young=True)
     edge = max(1, min(5, len(finite) // 10))
     initial = float(np.median(finite[:edge]))
     if 0 < _BLOWN * finite[0] < initial:
@@ -124,7 +127,7 @@ def _outcome(case: Case) -> Outcome:
     best = _best(finite)
     trivial = trivial_loss(case)
     yardstick = trivial if trivial is not None else initial
-    short = len(finite) < _SHORT
+    short, young = len(finite) < _SHORT, len(finite) < _YOUNG
     before = finite[:-3] if len(finite) > 3 else finite[:1]
     steeply = finite[-3:].max() > 3 * max(initial, float(np.median(before)))
     # Of a run that was lost, the climb may lie before its last losses.
@@ -133,7 +136,9 @@ def _outcome(case: Case) -> Outcome:
     drift = _drift(finite)
     if yardstick <= 0 or best < 0:
         return Outcome(
-            initial, final, None, False, None, None, nonfinite, short, climbed, drift=drift
+            *(initial, final, None, False, None, None, nonfinite, short, climbed),
+            drift=drift,
+            young=young,
         )
     return Outcome(
         initial,
@@ -150,6 +155,7 @@ def _outcome(case: Case) -> Outcome:
         searched=trivial is not None and not _single(case),
         falling=(float(np.median(finite[len(finite) // 2 :][: len(finite) // 4 + 1])) - final)
         / yardstick,
+        young=young,
     )
 
 

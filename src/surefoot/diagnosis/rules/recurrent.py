@@ -27,7 +27,8 @@ in what it gave out, and whose gradient goes the same way at `_STEADY` (0.8) of 
 calls that mean nothing, so many do so by chance in one of sixteen. A loss that is read at every one
 of T calls adds up to T times as much at the first: that much growth is taken away. Healthy
 recurrent trainings lay between -1.3 and -1.6 decades for images read row by row, and at -6.3 for a
-language model that had gained a quarter: the fading alone is no evidence.
+language model that had gained a quarter: the fading alone is no evidence, and nor is the loss of a
+run of less than four dozen steps, in which a sound network of characters had gained nothing.
 
 **Source.** Pascanu, Mikolov & Bengio 2013, section 2.
 """
@@ -96,7 +97,7 @@ def judge(case: Case) -> Iterator[Finding]:
 def _forgets(case: Case, growth: float, points: int) -> bool:
     """Vanishing over time, in a run that stands still although its steps are of the right size."""
     result, steps = outcome(case), pace(case)
-    if result.short or result.diverged or steps is None:
+    if result.young or result.diverged or steps is None:
         return False
     if steps.early >= _EARLY or steps.typical >= _TYPICAL or steps.fastest < _LEAST:
         return False
