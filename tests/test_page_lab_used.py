@@ -15,8 +15,10 @@ from urllib.parse import urlencode
 import pytest
 from starlette.testclient import TestClient
 
-import test_page_browser as browsing
 import test_page_lab as forms
+from browser_fixture import NARROW, WIDE, assert_clean, draw, look_at, opened
+from browser_fixture import axe as axe
+from browser_fixture import browser as browser
 from page_fixture import Site
 from record_fixture import wait_until
 from served_fixture import served
@@ -28,7 +30,7 @@ from surefoot.page.app import create
 from test_page_lab import BROKEN, SIGMOID, SMALL, address, answer, text_of
 from test_view_command import view
 
-site, browser, axe = forms.site, browsing.browser, browsing.axe
+site = forms.site
 
 # One at a time.
 
@@ -177,35 +179,34 @@ def settled(page: Any, query: str) -> str:
 
 @pytest.mark.browser
 def test_it_answers_to_the_keyboard(browser: Any, home: str) -> None:
-    with browsing.opened(browser, f"{home}/lab?activation=sigmoid&depth=2&width=8") as page:
+    with opened(browser, f"{home}/lab?activation=sigmoid&depth=2&width=8") as page:
         before = settled(page, "?depth=2&width=8&activation=sigmoid")  # in the form's own order
         tiles = page.locator("[data-kept]").all_inner_texts()
         slider = page.get_by_role("slider", name="Depth")
         slider.focus()
-        for _ in range(10):
-            page.keyboard.press("ArrowRight")
-        after = settled(page, "?depth=12&width=8&activation=sigmoid")
-        assert page.locator("#choice-depth").input_value() == "12"
-        assert slider.get_attribute("aria-valuetext") == "12"
+        page.keyboard.press("End")  # in one key: what came between would be what was before
+        after = settled(page, "?depth=64&width=8&activation=sigmoid")
+        assert page.locator("#choice-depth").input_value() == "64"
+        assert slider.get_attribute("aria-valuetext") == "64"
         assert after == "Unstable: vanishing gradients" != before
         assert page.locator("[data-was=whole]").inner_text() == f"before: {tiles[0]}"
         assert page.evaluate("document.activeElement.dataset.of") == "depth"
         shown = page.locator("#told .told").inner_text()
         page.reload()
-        assert settled(page, "?depth=12&width=8&activation=sigmoid") == after
+        assert settled(page, "?depth=64&width=8&activation=sigmoid") == after
         assert page.locator("#told .told").inner_text() == shown
         rate = page.get_by_role("slider", name="Learning rate")
         rate.focus()
         page.keyboard.press("ArrowRight")
-        settled(page, "?depth=12&width=8&activation=sigmoid&learning_rate=0.056")
+        settled(page, "?depth=64&width=8&activation=sigmoid&learning_rate=0.056")
         page.locator("#choice-loss").select_option("squared_error")
-        settled(page, "?depth=12&width=8&activation=sigmoid&learning_rate=0.056&loss=squared_error")
+        settled(page, "?depth=64&width=8&activation=sigmoid&learning_rate=0.056&loss=squared_error")
 
 
 @pytest.mark.browser
 @pytest.mark.zoo
 def test_links_choose_and_back_undoes_them(browser: Any, home: str) -> None:
-    with browsing.opened(browser, f"{home}/lab") as page:
+    with opened(browser, f"{home}/lab") as page:
         page.evaluate("window.same = true")
         assert settled(page, "").startswith("Healthy")
         sigmoid = f"?{urlencode(SIGMOID.to_query())}"
@@ -245,19 +246,18 @@ def test_what_goes_wrong_is_said(browser: Any, tmp_path: Path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.zoo
-@pytest.mark.parametrize(("scheme", "viewport"), browsing.LOOKS[:2])
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", WIDE), ("dark", NARROW)])
 @pytest.mark.parametrize("chosen", [SIGMOID.to_query(), {"depth": "64", **BROKEN}])
 def test_it_is_accessible(
     browser: Any, axe: Any, home: str, scheme: str, viewport: Any, chosen: dict[str, str]
 ) -> None:
     query = urlencode(Choices.parse(chosen).to_query())
-    with browsing.opened(browser, f"{home}/lab?{query}") as page:
-        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        page.set_viewport_size(viewport)
+    with opened(browser, f"{home}/lab?{query}") as page:
+        look_at(page, (scheme, viewport))
         assert settled(page, f"?{query}").startswith("Unstable")
-        assert browsing.draw(page, scheme) >= 3
+        assert draw(page, scheme) >= 3
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
-        browsing.assert_clean(axe, page)
+        assert_clean(axe, page)
         # On a phone the verdict is in sight while the controls fill the screen.
         box = page.locator("#heading").bounding_box()
         assert box["y"] + box["height"] <= viewport["height"]
