@@ -16,6 +16,7 @@ import surefoot
 from modes_fixture import fresh_compiler, patched_by_torch
 from surefoot.guarding.acts import Rung
 from test_guard_steps import batches, guards, network, same, spoilt, state, step
+from zoo_fixture import mostly_zoo
 
 __all__ = ["fresh_compiler", "guards", "patched_by_torch"]  # the fixtures
 Make = Callable[..., surefoot.Guard]
@@ -103,6 +104,7 @@ def scheduled(
     return used, guard, kept
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # from PyTorch 2.6's own SequentialLR
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_skipped_step_is_one_to_a_scheduler(name: str, guards: Make) -> None:
     used, guard, _ = scheduled(name, guards, nan=(20, 21, 60))
@@ -110,6 +112,7 @@ def test_a_skipped_step_is_one_to_a_scheduler(name: str, guards: Make) -> None:
     assert used == scheduled(name)[0]
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # from PyTorch 2.6's own SequentialLR
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_scheduler_is_rolled_back_with_the_model(name: str, guards: Make) -> None:
     """It goes on from where it was, with rate and momentum, after the step that was kept."""
@@ -126,7 +129,7 @@ def test_a_scheduler_is_rolled_back_with_the_model(name: str, guards: Make) -> N
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("part", ["model", "step", "both"])
+@pytest.mark.parametrize("part", mostly_zoo(["model", "step", "both"], "both"))
 def test_of_what_is_compiled_a_lost_batch_leaves_no_trace(part: str, guards: Make) -> None:
     runs = []
     for guarded in (False, True):

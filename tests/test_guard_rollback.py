@@ -17,6 +17,7 @@ from surefoot.guarding.acts import Rung
 from surefoot.guarding.automatic import Automatic
 from surefoot.guarding.snapshot import Snapshot, Subjects
 from test_guard_steps import batches, guards, network, same, spoilt, state, step
+from zoo_fixture import mostly_zoo
 
 __all__ = ["guards"]  # the fixture
 Make = Callable[..., surefoot.Guard]
@@ -107,7 +108,7 @@ def test_a_learning_rate_that_leaps_for_some_steps_is_survived(guards: Make) -> 
 def test_a_learning_rate_too_high_for_good_is_halted_with_its_cause(guards: Make) -> None:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    guards(optimizer, model)
+    guards(optimizer, model, rollback=50)  # not by the clock: a busy machine keeps fewer states
 
     def train() -> None:
         for i, (x, y) in enumerate(batches(3000)):
@@ -191,7 +192,7 @@ def test_no_memory_for_a_state_costs_the_rollback_only(
     assert rungs(guard) == [Rung.SKIP] * 5 and caplog.text.count("no room") == 1
 
 
-@pytest.mark.parametrize("at", [30, 102, 110, 150])
+@pytest.mark.parametrize("at", mostly_zoo([30, 102, 110, 150], 30, 102))
 @pytest.mark.parametrize("clip", ["auto", "zclip"])
 def test_it_goes_on_from_a_checkpoint_bit_for_bit(at: int, clip: str, guards: Make) -> None:
     """Saved with torch.save and read with weights_only; faults before and after the checkpoint."""
@@ -232,7 +233,7 @@ def test_a_state_of_another_model_is_refused(guards: Make) -> None:
     model, other = network(), nn.Linear(3, 3)
     first, second = guards(adam(model), model), guards(adam(other), other)
     kept = first.state_dict()
-    with pytest.raises(ValueError, match="expected a baseline of"):
+    with pytest.raises(ValueError, match="baseline of 2 parameters"):
         second.load_state_dict(kept)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import struct
 import sys
 import threading
@@ -114,16 +115,33 @@ class TestWandb:
             Wandb(surefoot.watch(*build()))
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables, which take it seconds to make."""
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    pytest.importorskip("alembic")
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.mark.zoo
 @pytest.mark.filterwarnings("ignore")
 class TestMLflow:
-    @pytest.fixture(autouse=True)
-    def mlflow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    @pytest.fixture(autouse=True, params=["files", "sqlite"])
+    def mlflow(
+        self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Any]:
         mlflow = pytest.importorskip("mlflow")
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
         monkeypatch.chdir(tmp_path)
         before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
+        where = (tmp_path / "mlruns").as_uri()
+        if request.param == "sqlite":
+            shutil.copy(request.getfixturevalue("empty_database"), tmp_path / "mlflow.db")
+            where = f"sqlite:///{tmp_path / 'mlflow.db'}"
+        mlflow.set_tracking_uri(where)
         yield mlflow
         mlflow.set_tracking_uri(before)
 
@@ -142,15 +160,19 @@ class TestMLflow:
         path = client.download_artifacts(run.info.run_id, "surefoot/report.json")
         assert Report.from_json(json.loads(Path(path).read_text())).steps == STEPS
 
-    def test_what_is_not_finite(self, mlflow: Any) -> None:
+    @pytest.mark.parametrize("factor", [math.nan, math.inf])
+    def test_what_is_not_finite(self, mlflow: Any, factor: float) -> None:
+        """NaN is NaN; for infinity a database has its largest number."""
         model, optimizer = build()
         run = mlflow.MlflowClient().create_run("0")
         with surefoot.watch(model, optimizer) as watch, MLflow(watch, run.info.run_id) as out:
-            step(model, optimizer, math.nan)
+            step(model, optimizer, factor)
             out.log()
         assert out.problem is None
         ((_, loss),) = self.values(mlflow, run, "surefoot/loss")
-        assert math.isnan(loss)
+        if mlflow.get_tracking_uri().startswith("sqlite") and not math.isnan(factor):
+            factor = sys.float_info.max
+        assert loss == pytest.approx(factor, nan_ok=True)
 
     def test_hostile_names(self, mlflow: Any) -> None:
         from torch import nn
@@ -189,6 +211,36 @@ class TestMLflow:
         out._waiting.put(None)
         out._thread.join(60)
 
+    def test_a_server_that_is_slow(
+        self, mlflow: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Steps are left out, which is said once; the verdict is not."""
+        monkeypatch.setattr("surefoot.integrations.mlflow._WAITING", 2)
+        model, optimizer = build()
+        with mlflow.start_run() as run, surefoot.watch(model, optimizer) as watch:
+            out = MLflow(watch, every=1)
+            log_batch, go = out._client.log_batch, threading.Event()
+
+            def slow(*given: Any, **named: Any) -> None:
+                go.wait(60)
+                log_batch(*given, **named)
+
+            out._client.log_batch = slow
+            for _ in range(9):
+                step(model, optimizer)
+                out.log()
+            threading.Timer(0.3, go.set).start()
+            out.finish()
+        assert out.problem is None
+        steps = [k for k, _ in self.values(mlflow, run, "surefoot/loss")]
+        assert steps[0] == 0 and 2 <= len(steps) <= 4
+        data = mlflow.MlflowClient().get_run(run.info.run_id).data
+        assert data.tags["surefoot.verdict"] == "healthy"
+        assert data.metrics["surefoot/healthy"] == 1
+        said = [r.getMessage() for r in caplog.records if r.name == "surefoot"]
+        left_out = 9 - len(steps)
+        assert said == [f"MLflow was slower than the training: {left_out} writes are left out"]
+
     def test_a_server_that_fails(self, mlflow: Any, caplog: pytest.LogCaptureFixture) -> None:
         def away(*_: Any, **__: Any) -> None:
             raise ConnectionError("away")
@@ -203,6 +255,8 @@ class TestMLflow:
         said = [r for r in caplog.records if r.name == "surefoot" and r.levelno == logging.WARNING]
         assert len(said) == 1
         assert out.problem == "ConnectionError: away"
+        out._thread.join(60)
+        assert not out._thread.is_alive()
 
     def test_without_a_run(self) -> None:
         with pytest.raises(RuntimeError, match=r"call mlflow.start_run\(\) before"):

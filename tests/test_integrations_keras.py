@@ -16,6 +16,7 @@ from frameworks_fixture import MARKS, callback, fit, load, rows
 from surefoot.findings import Cause, Pathology, Verdict
 from surefoot.layers import Kind, build_table
 from surefoot.watching.session import Session
+from surefoot.watching.watch import Watch
 
 pytestmark = MARKS
 
@@ -176,6 +177,44 @@ def test_another_backend_is_refused_in_words(keras: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RuntimeError, match="expected Keras with the backend torch, got jax: set"):
         callback("keras", {})
+
+
+def test_all_columns_are_of_one_length(
+    keras: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As for `pandas.DataFrame(history.history)`: a number may come late, or be lost half-way."""
+    model = by_class(keras)
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    x = np.random.randn(32, 3).astype("float32")
+    metrics, calls = Watch.metrics, []
+
+    def changing(self: Watch, layers: bool = False) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) > 3:
+            raise RuntimeError("injected")
+        late = {"surefoot/findings": 0.0} if len(calls) > 1 else {}
+        return {**metrics(self, layers), **late}
+
+    monkeypatch.setattr(Watch, "metrics", changing)
+    watching = callback("keras", {})
+    columns = model.fit(
+        x, x.sum(1), batch_size=8, epochs=5, verbose=0, callbacks=[watching]
+    ).history
+    assert {len(column) for column in columns.values()} == {5}
+    nan = pytest.approx(np.nan, nan_ok=True)
+    assert columns["surefoot/findings"] == [nan, 0.0, 0.0, nan, nan]
+    assert np.isfinite(columns["surefoot/loss"]).tolist() == [True] * 3 + [False] * 2
+    assert watching.problem == "RuntimeError: injected"
+    assert caplog.text.count("watches no more") == 1
+
+
+def test_a_history_that_is_told_first_has_none_of_them(keras: Any) -> None:
+    model = by_class(keras)
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    x = np.random.randn(32, 3).astype("float32")
+    told = keras.callbacks.History()
+    model.fit(x, x.sum(1), epochs=2, verbose=0, callbacks=[told, callback("keras", {})])
+    assert {name: len(column) for name, column in told.history.items()} == {"loss": 2}
 
 
 def test_the_learning_rate_is_that_of_keras(tmp_path: Path) -> None:

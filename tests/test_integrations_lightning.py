@@ -34,8 +34,12 @@ pytestmark = MARKS
 
 @pytest.fixture(scope="module", autouse=True)
 def libraries() -> None:
-    """Imported before the tests look for traces: Lightning wraps `torch.compile` for good."""
+    """Imported before the tests look for traces: Lightning wraps `torch.compile` for good.
+
+    So does the compiler with `Module.__init__`, when it is used for the first time.
+    """
     load("lightning")
+    torch.compile(nn.Linear(1, 1), backend="eager")(torch.ones(1))
 
 
 @pytest.fixture
@@ -182,6 +186,30 @@ def test_a_callback_of_the_frameworks_can_monitor_a_number(pl: Any, tmp_path: Pa
     trainer, _ = lightning_trainer(pl, tmp_path, [callback("lightning", {}), stopping])
     trainer.fit(module(pl), loader())
     assert trainer.current_epoch == 1
+
+
+def test_a_checkpoint_can_be_kept_by_a_number(pl: Any, tmp_path: Path) -> None:
+    keeping = pl.callbacks.ModelCheckpoint(
+        tmp_path / "kept", monitor="surefoot/gradient_norm", every_n_train_steps=2
+    )
+    watching = callback("lightning", {})
+    trainer, logged = lightning_trainer(
+        pl, tmp_path, [watching, keeping], enable_checkpointing=True
+    )
+    trainer.fit(module(pl), loader())
+    norms = [row["surefoot/gradient_norm"] for row in logged if "surefoot/gradient_norm" in row]
+    assert float(keeping.best_model_score) == pytest.approx(min(norms))
+    assert watching.problem is None
+
+
+def test_of_a_compiled_module_the_gradients_are_seen(pl: Any, tmp_path: Path) -> None:
+    watching = callback("lightning", {})
+    trainer, logged = lightning_trainer(pl, tmp_path, [watching])
+    trainer.fit(torch.compile(module(pl), backend="eager"), loader())
+    torch.compiler.reset()
+    assert watching.report.steps == STEPS
+    assert any("only its gradients are seen" in words for words in watching.report.missing)
+    assert all(row["surefoot/gradient_norm"] > 0 for row in logged if "surefoot/loss" in row)
 
 
 def test_under_surefoot_run_as_well(pl: Any, tmp_path: Path) -> None:

@@ -62,10 +62,9 @@ def test_it_runs(
     extra: str, code: str, workdir: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     if extra == "mlflow":
-        mlflow = importlib.import_module("mlflow")
-        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-        monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", (workdir / "mlruns").as_uri())
+        utils = importlib.import_module("mlflow").tracking._tracking_service.utils
+        monkeypatch.setattr(utils, "_tracking_uri", None)  # its own default
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("TRACKIO_DIR", str(workdir))
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setattr("sys.excepthook", __import__("sys").excepthook)  # W&B leaves its own

@@ -169,3 +169,42 @@ def test_group_rates() -> None:
     got = samples(exposition([replace(data, series=series)], layers=True))
     labels = ("group", "1"), ("run", data.name)
     assert math.isclose(got["surefoot_group_learning_rate", labels], 0.2, rel_tol=1e-6)
+
+
+def test_a_failure_of_its_own_leaves_the_rest_of_the_scrape(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("injected")
+
+    registry = CollectorRegistry()
+    Gauge("mine", "of the user", registry=registry).set(7)
+    model, optimizer = build()
+    with surefoot.watch(model, optimizer) as watch, Prometheus(watch, registry) as output:
+        step(model, optimizer)
+        assert "surefoot_loss" in parsed(generate_latest(registry))
+        monkeypatch.setattr(surefoot.Watch, "metrics", broken)
+        for _ in range(2):
+            assert samples(generate_latest(registry)) == {("mine", ()): 7}
+    assert output.problem == "RuntimeError: injected"
+    said = [r.getMessage() for r in caplog.records if r.name == "surefoot"]
+    assert said == [
+        "surefoot writes no more to Prometheus, the training goes on: RuntimeError: injected"
+    ]
+
+
+def test_a_registry_that_knows_it_no_more_ends_no_training(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from prometheus_client import CollectorRegistry
+
+    registry = CollectorRegistry()
+    model, optimizer = build()
+    with surefoot.watch(model, optimizer) as watch, Prometheus(watch, registry) as output:
+        step(model, optimizer)
+        registry.unregister(output._collector)
+    output.finish()
+    assert output.problem is not None and output.problem.startswith("KeyError")
+    assert caplog.text.count("the training goes on") == 1

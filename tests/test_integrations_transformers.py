@@ -158,6 +158,21 @@ def test_an_error_of_the_script_leaves_hooks_until_it_is_stopped(tmp_path: Path)
     assert torch.nn.utils.clip_grad_norm_ is clip
 
 
+def test_attached_twice_it_is_called_once(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, None)
+    watching = callback("transformers", {}).attach(trainer)
+    trainer.add_callback(other := type("Other", (transformers_callback(),), {})())
+    assert watching.attach(trainer) is watching
+    callbacks = trainer.callback_handler.callbacks
+    assert callbacks[0] is watching and callbacks.count(watching) == 1 and other in callbacks
+    trainer.train()
+    assert watching.report.steps == STEPS
+
+
+def transformers_callback() -> Any:
+    return pytest.importorskip("transformers").TrainerCallback
+
+
 def test_evaluation_is_no_training(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, None, eval_strategy="epoch")
     watching = callback("transformers", {}).attach(trainer)

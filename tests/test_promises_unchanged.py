@@ -79,6 +79,31 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "tied": (Tied, (16, 8)),
 }
 
+
+class Words(nn.Module):
+    """Logits from tables alone, whose gradients are sparse: all that SparseAdam takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 4, sparse=True)
+        self.bag = nn.EmbeddingBag(20, 4, sparse=True, mode="sum")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        words = (x.nan_to_num().abs() * 10).long() % 20
+        return self.table(words).mean(1) * x.mean(1, keepdim=True) + torch.tanh(self.bag(words))
+
+
+def matrices() -> nn.Module:
+    """No vectors: all that Muon takes."""
+    return nn.Sequential(nn.Linear(8, 16, bias=False), nn.ReLU(), nn.Linear(16, 4, bias=False))
+
+
+# Optimizers that take only some parameters, each with a model of those.
+PARTICULAR: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], torch.optim.Optimizer]]] = {
+    "SparseAdam": (Words, lambda p: torch.optim.SparseAdam(p, 1e-2)),
+    "Muon": (matrices, lambda p: torch.optim.Muon(p, 1e-2)),
+}
+
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "SGD": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, nesterov=True),
     "Adam": lambda p: torch.optim.Adam(p, 1e-3),
@@ -301,10 +326,18 @@ def everything(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
     seen: dict[str, Any] = {"random numbers": torch.get_rng_state().tolist()}
     for name, p in model.named_parameters():
         seen[name] = repr(p.detach().flatten().tolist())
-        seen[f"{name} gradient"] = None if p.grad is None else repr(p.grad.flatten().tolist())
+        seen[f"{name} gradient"] = None if p.grad is None else repr(_stored(p.grad))
     seen |= {name: repr(b.tolist()) for name, b in model.named_buffers()}
     state = optimizer.state_dict()["state"]
     return seen | {"state": repr(torch.utils._pytree.tree_map(_plain, state))}
+
+
+def _stored(gradient: torch.Tensor) -> Any:
+    """Its numbers; of a sparse one as they lie there, what stands there twice too."""
+    if gradient.is_sparse:
+        parts = gradient._indices().tolist(), gradient._values().tolist()
+        return gradient.is_coalesced(), *parts
+    return gradient.flatten().tolist()
 
 
 def _plain(value: Any) -> Any:
@@ -313,14 +346,15 @@ def _plain(value: Any) -> Any:
 
 def train(model: str, optimizer: str, mode: str, session: Session | None = None, watch: str = ""
           ) -> dict[str, Any]:  # fmt: skip
-    make, shape = MODELS[model]
+    make, shape = MODELS[model] if model in MODELS else (PARTICULAR[model][0], (16, 8))
     if session is not None:
         session.start()
     try:
         with also(watch, session) if session is not None else contextlib.nullcontext():
             torch.manual_seed(0)
             net = make()
-            made = OPTIMIZERS[optimizer](net.parameters())
+            make_optimizer = OPTIMIZERS.get(optimizer) or PARTICULAR[optimizer][1]
+            made = make_optimizer(net.parameters())
             step = MODES[mode](net, made, shape)
             losses = [repr(step(i)) for i in range(STEPS)]
     finally:
@@ -379,3 +413,18 @@ def test_watching_changes_nothing_at_all(
     model: str, optimizer: str, mode: str, watch: str, tmp_path: Path
 ) -> None:
     both(model, optimizer, mode, watch, tmp_path / "run")
+
+
+@pytest.mark.usefixtures("lavish")
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
+@pytest.mark.parametrize("watch", WATCHES[:3])
+@pytest.mark.parametrize(
+    "mode", ["plain", *(pytest.param(m, marks=pytest.mark.slow) for m in MODES if m != "plain")]
+)
+@pytest.mark.parametrize("name", PARTICULAR)
+def test_optimizers_that_take_only_some_parameters(
+    name: str, mode: str, watch: str, tmp_path: Path
+) -> None:
+    if (name, mode) == ("SparseAdam", "scaled"):
+        pytest.skip("torch clips no sparse gradients")
+    both(name, name, mode, watch, tmp_path / "run")

@@ -194,3 +194,15 @@ def test_the_yardstick_of_accumulated_gradients_is_that_of_all_of_them(parts: in
     result = outcome(watch._session.trainings[0].case())
     assert result.yardstick == pytest.approx(float(y.var()), rel=0.05)
     assert result.trivial
+
+
+def test_watches_that_overlap_leave_nothing_whatever_their_order() -> None:
+    """Each wraps what the one before it has put there, and the first may end first."""
+    before = torch.autograd.backward, torch.optim.Optimizer.__init__, torch.compile
+    for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)):
+        sessions = [Session() for _ in range(3)]
+        for session in sessions:
+            session.start()
+        for k in order:
+            sessions[k].stop()
+        assert (torch.autograd.backward, torch.optim.Optimizer.__init__, torch.compile) == before

@@ -90,9 +90,10 @@ class Gate:
                 f"expected a baseline of {len(self._over)} columns, got {len(state['_over'])}: "
                 "it was saved for another list of parameters"
             )
+        rows = int(state["_rows"])
         for name in _STATE:
             getattr(self, name)[...] = state[name]
-        self._rows = int(state["_rows"])
+        self._rows = rows
 
     def _enter(self, norms: np.ndarray) -> None:
         self._fresh[self._rows % _REFRESH] = norms

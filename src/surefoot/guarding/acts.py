@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
+
+from surefoot.guarding.form import Form, each, keys, maybe, number, one_of, table, text, whole
 
 _FIRST, _NEWEST = 100, 400  # acts that are kept
 
@@ -35,6 +37,9 @@ class Act:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {**asdict(self), "rung": str(self.rung)}
+
+
+_ACT = keys(step=whole, rung=one_of(Rung), reason=text, parameter=maybe(text), factor=maybe(number))
 
 
 class Acts:
@@ -85,8 +90,16 @@ class Acts:
             "acts": [act.to_json() for act in self],
         }
 
+    @staticmethod
+    def form() -> Form:
+        """That of the state."""
+        return keys(counts=table(one_of(Rung), whole), acts=each(_ACT, most=_FIRST + _NEWEST))
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
-        kept = [replace(Act(**one), rung=Rung(one["rung"])) for one in state["acts"]]
+        kept = [
+            Act(one["step"], Rung(one["rung"]), one["reason"], one["parameter"], one["factor"])
+            for one in state["acts"]
+        ]
         self._counts = Counter({Rung(k): int(n) for k, n in state["counts"].items()})
         self._first, self._newest = kept[:_FIRST], deque(kept[_FIRST:], maxlen=_NEWEST)

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from surefoot.guarding.clipping import Cut
+from surefoot.guarding.form import each, keys, number, text, whole
 from surefoot.guarding.outliers import Judgement
 
 _ALONE = "the gradient of this parameter is out of line, that of all together is not"
@@ -25,6 +26,7 @@ _BEYOND = 3.0  # times the largest norm so far, in the first steps
 _RECENT, _LEAP = 8, 4.0  # or times the median of so many latest ones
 _SHARE = 0.4  # of the first loss: 0.92 for ten classes, where 1 is the usual choice
 _LEAST = 0.2  # of the usual norm: a run that was taken up again begins with a small loss
+_FORM = keys(limit=number, why=text, steps=whole, norms=each(number, most=_RECENT), first=number)
 
 
 class Automatic:
@@ -91,7 +93,8 @@ class Automatic:
         return {name.strip("_"): copy(getattr(self, name)) for name in kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Go on from `state_dict`; raises ValueError, and stays as it is, if it is none."""
+        _FORM(state, "")
         self.limit, self.why = float(state["limit"]), str(state["why"])
         self._steps, self._norms = int(state["steps"]), list(map(float, state["norms"]))
         self._first = float(state["first"])

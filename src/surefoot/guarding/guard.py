@@ -15,6 +15,7 @@ from surefoot.attach.helpers import helpers_of
 from surefoot.findings import Report
 from surefoot.guarding.acts import Act, Acts, Rung
 from surefoot.guarding.agreement import Agreement, Facts
+from surefoot.guarding.checkpoint import check, load_clips
 from surefoot.guarding.clipping import Clipping, Gradients
 from surefoot.guarding.ladder import Ladder, Seen
 from surefoot.guarding.loss_level import LossLevel
@@ -286,7 +287,8 @@ class Guard:
         subjects = self._subjects()
         known = [*subjects.helpers, *helpers_of(subjects.optimizers)]
         self._helpers = [weakref.ref(h) for h in {id(h): h for h in known}.values()]
-        self._snapshots.begin(self._subjects())
+        if self._snapshots.good.step is None:  # else it was loaded
+            self._snapshots.begin(self._subjects())
 
     def _roll_back(self) -> None:
         subjects = self._subjects()
@@ -324,7 +326,8 @@ class Guard:
 
         Plain numbers, lists and tensors, which `torch.load` takes with `weights_only`. snapshots:
         whether the state to roll back to is a part of it; without, it is the state of the run at
-        the moment of loading. It is as large as the model and what its optimizers keep.
+        the moment of loading. It is as large as the model and what its optimizers keep, and its
+        tensors are the guard's own, as those of `model.state_dict()` are the model's.
         """
         state: dict[str, Any] = {
             "steps": self.steps,
@@ -344,28 +347,34 @@ class Guard:
             "acts": self.acts.state_dict(),
         }
         if snapshots:
-            state["snapshots"] = self._snapshots.state_dict()
+            present = None if self._present is None else self._present.state_dict()
+            state["snapshots"] = {**self._snapshots.state_dict(), "present": present}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`, after the model and its optimizers have been loaded.
 
-        Raises ValueError if it was saved for another number of optimizers or parameters.
+        Raises ValueError, and changes nothing, if it is not the state of a guard of the same
+        optimizers and parameters, made with the same `clip`.
         """
-        if len(state["optimizers"]) != len(self._guarded):
-            raise ValueError(
-                f"expected the state of a guard of {len(self._guarded)} optimizers, got one of "
-                f"{len(state['optimizers'])}: guard the same optimizers as in the run it is from"
-            )
+        subjects = self._subjects() if self._rollback else None
+        check(state, self._guarded, self._ladder, subjects)
+        load_clips(self._guarded, [kept["clip"] for kept in state["optimizers"]])
         for one, kept in zip(self._guarded, state["optimizers"], strict=True):
             one.outliers.load_state_dict(kept["outliers"])
-            (one.clip or one.automatic).load_state_dict(kept["clip"])
         self.steps, self.clipped = int(state["steps"]), int(state["clipped"])
         self.nonfinite, self._halted = int(state["nonfinite"]), str(state["halted"])
         self._ladder.load_state_dict(state["ladder"])
         self._level.load_state_dict(state["level"])
         self._slowdown.load_state_dict(state["slowdown"])
         self.acts.load_state_dict(state["acts"])
-        if "snapshots" in state and self._rollback:
-            self._snapshots.load_state_dict(state["snapshots"])
-            self._begun = True
+        self._statistics.note()  # those of the model that was loaded
+        self._snapshots, self._present = Snapshots(self._every, self._slowdown), None
+        self._begun = False  # schedulers and scalers are looked for anew
+        if subjects is None or "snapshots" not in state:
+            return self._ladder.settle()
+        kept = state["snapshots"]
+        self._snapshots.load_state_dict(kept)
+        if kept["present"] is not None:
+            self._present = Snapshot()
+            self._present.load_state_dict(kept["present"])

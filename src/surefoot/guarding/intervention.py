@@ -45,6 +45,8 @@ class Intervention:
             scale = _scale_of(optimizer) if cut.bounded else 1.0
             for index in cut.bounded:
                 if (gradient := parameters[index].grad) is not None:
+                    if gradient.is_sparse:  # what stands there twice is one element
+                        gradient = parameters[index].grad = gradient.coalesce()
                     stored = gradient._values() if gradient.is_sparse else piece(gradient)
                     stored.clamp_(-cut.bound * scale, cut.bound * scale)
             for index, divisor in cut.divisors.items():

@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from surefoot.guarding.acts import Rung
+from surefoot.guarding.form import Form, each, flag, keys, maybe, number, whole
 
 _IN_A_ROW = 3  # bad steps: no accident any more
 _HIGH = 8  # losses out of line in a row
@@ -166,6 +167,15 @@ class Ladder:
             "limit": self._limit,
         }
 
+    def form(self) -> Form:
+        """That of the state of as many optimizers."""
+        row = keys(lost=whole, bad=whole, renewed=flag, recently=each(flag, most=_OF))
+        steps = each(whole)
+        return keys(
+            rows=each(row, len(self._rows)), stood=steps, undone=steps,
+            trial=maybe(each(number)), limit=number,
+        )  # fmt: skip
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
         self._rows = [
@@ -173,4 +183,9 @@ class Ladder:
             for r in state["rows"]
         ]
         self._stood, self._undone = list(state["stood"]), list(state["undone"])
-        self._trial, self._limit = state["trial"], float(state["limit"])
+        trial, self._limit = state["trial"], float(state["limit"])
+        self._trial = None if trial is None else list(map(float, trial))
+
+    def settle(self) -> None:
+        """A rollback on trial stands: what it has left is not known any more."""
+        self._trial = None

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+from surefoot.guarding.form import Form, each, keys, number, whole
+
 _FIRST = 8  # losses that say where the run began
 _WINDOW = 32  # latest ones that say where it is
 _LEAST = 24
@@ -73,6 +75,12 @@ class LossLevel:
             "limit": self._limit,
             "in_a_row": self.in_a_row,
         }
+
+    @staticmethod
+    def form() -> Form:
+        """That of the state."""
+        recent = each(number, most=_WINDOW)
+        return keys(first=each(number, most=_FIRST), recent=recent, limit=number, in_a_row=whole)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from surefoot.diagnosis.gate import Gate
+from surefoot.guarding.form import Form, each, flag, keys, number, tensor, whole
 from surefoot.kernels import NONFINITE, NORM
 
 _FIRST = 4  # steps before anything can be out of line
@@ -146,10 +147,19 @@ class Outliers:
             "gate": {k: torch.from_numpy(v) for k, v in self._gate.state().items()},
         }
 
+    def form(self) -> Form:
+        """That of the state of as many parameters."""
+        of = f"the baseline of {self._parameters} parameters"
+        gate = {k: tensor(torch.from_numpy(v), of) for k, v in self._gate.state().items()}
+        return keys(
+            recent=each(flag, most=_OF), norms=each(number, most=_OF), steps=whole,
+            largest=number, in_a_row=whole, gate=keys(**gate),
+        )  # fmt: skip
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`; raises ValueError if it is of another number of parameters."""
         self._recent = deque(map(bool, state["recent"]), maxlen=_OF)
         self._norms = deque(map(float, state["norms"]), maxlen=_OF)
         self._steps, self._largest = int(state["steps"]), float(state["largest"])
         self.in_a_row = int(state["in_a_row"])
-        self._gate.load({k: v.numpy() for k, v in state["gate"].items()})
+        self._gate.load({k: state["gate"][k].numpy() for k in self._gate.state()})

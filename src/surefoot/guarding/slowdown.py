@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from surefoot.guarding.form import Form, each, keys, number, whole
+
 _FACTOR = 0.5  # of the rate at the good state, for each rollback that stands
 _STEPS = 32  # held there, and as many back
 
@@ -80,6 +82,15 @@ class Slowdown:
             "factor": self._factor,
             "begin": self._begin,
         }
+
+    @staticmethod
+    def form(optimizers: int) -> Form:
+        """That of the state of as many optimizers."""
+
+        def rates(value: Any, where: str) -> None:
+            each(each(number), None if value in ([], ()) else optimizers)(value, where)
+
+        return keys(rates=rates, factor=number, begin=whole)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""

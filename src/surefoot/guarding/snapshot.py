@@ -17,8 +17,26 @@ from typing import Any
 import torch
 from torch import nn
 
+from surefoot.guarding.form import (
+    Form,
+    anything,
+    each,
+    expect,
+    flag,
+    in_turn,
+    keys,
+    maybe,
+    number,
+    sized,
+    some,
+    table,
+    tensor,
+    text,
+    whole,
+)
 from surefoot.kernels.pieces import piece
 
+_NAMED = table(text, anything)
 _PLAIN = (int, float, bool, str, type(None))
 
 
@@ -41,6 +59,12 @@ class Subjects:
         found = {id(b): b for m in self.modules for b in m.buffers()}
         return [piece(b) for b in found.values()]
 
+    def role(self, helper: Any) -> str:
+        """What tells a helper from the others in another process: its class, and its optimizer."""
+        owner = getattr(helper, "optimizer", None)
+        places = [i for i, optimizer in enumerate(self.optimizers) if optimizer is owner]
+        return " ".join([type(helper).__name__, *map(str, places)])
+
 
 def trained(optimizers: Iterable[torch.optim.Optimizer]) -> list[torch.Tensor]:
     """The parameters of optimizers, in their order."""
@@ -62,7 +86,7 @@ class Snapshot:
             "tensors": subjects.parameters() + subjects.buffers(),
             "states": [_by_place(o) for o in subjects.optimizers],
             "groups": [_settings(o) for o in subjects.optimizers],
-            "helpers": [h.state_dict() for h in subjects.helpers],
+            "helpers": [[subjects.role(h), h.state_dict()] for h in subjects.helpers],
         }
         with torch.no_grad():
             self._kept = _copied(state, before)
@@ -85,8 +109,7 @@ class Snapshot:
             _put(tensors, kept["tensors"])
             for optimizer, state in zip(subjects.optimizers, kept["states"], strict=True):
                 _put_state(optimizer, state)
-            for helper, state in zip(subjects.helpers, kept["helpers"], strict=True):
-                helper.load_state_dict(copy.deepcopy(state))
+            _put_helpers(subjects, kept["helpers"])
             # A rate that no scheduler sets anew is the script's to keep.
             if any(hasattr(h, "optimizer") for h in subjects.helpers):
                 for optimizer, groups in zip(subjects.optimizers, kept["groups"], strict=True):
@@ -99,11 +122,33 @@ class Snapshot:
 
     def state_dict(self) -> dict[str, Any]:
         """The copies themselves."""
-        return {"step": self.step, "rates": self.rates, "kept": self._kept}
+        held = self._kept if self.step is not None else None
+        return {"step": self.step, "rates": self.rates, "kept": held}
+
+    @staticmethod
+    def form(subjects: Subjects) -> Form:
+        """That of the state of the same model and optimizers."""
+        optimizers = subjects.optimizers
+        kept = keys(
+            tensors=in_turn([tensor(t) for t in subjects.parameters() + subjects.buffers()]),
+            states=in_turn([_states_like(o) for o in optimizers]),
+            groups=in_turn([in_turn(list(map(_like, _settings(o)))) for o in optimizers]),
+            helpers=each(in_turn([text, _NAMED])),
+        )
+        rates = each(each(number), len(optimizers))
+
+        def check(state: Any, where: str) -> None:
+            keys(step=maybe(whole), rates=each(each(number)), kept=anything)(state, where)
+            if state["step"] is not None:
+                keys(rates=rates, kept=kept)(state, where)
+
+        return check
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
-        self.step, self.rates, self._kept = state["step"], state["rates"], state["kept"]
+        """Go on from `state_dict`, in memory of its own."""
+        self.rates = [list(map(float, rates)) for rates in state["rates"]]
+        self.step, held = state["step"], state["kept"]
+        self._kept = None if self.step is None else _copied(held, None)
 
 
 def _by_place(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
@@ -114,6 +159,52 @@ def _by_place(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
 
 def _settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     return [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+
+
+def _states_like(optimizer: torch.optim.Optimizer) -> Form:
+    """That of what it keeps of each parameter, by its place."""
+    live, count = _by_place(optimizer), len(trained([optimizer]))
+
+    def check(states: Any, where: str) -> None:
+        table(whole, anything)(states, where)
+        for place, state in states.items():
+            expect(0 <= place < count, f"the place of one of {count} parameters", place, where)
+            _like(live.get(place))(state, f"{where}[{place}]")
+
+    return check
+
+
+def _like(live: Any) -> Form:
+    """That of a tree in which what is there now too is of the same kind and size."""
+    if isinstance(live, dict):
+        return some({name: _like(value) for name, value in live.items()})
+    if isinstance(live, torch.Tensor):
+        return maybe(sized(piece(live).shape))
+    if isinstance(live, (list, tuple)):
+        return each(_like(live[0]) if len(live) else anything)
+    kinds: dict[type, Form] = {bool: flag, int: _scalar, float: _scalar, str: text}
+    return kinds.get(type(live), anything)
+
+
+def _scalar(value: Any, where: str) -> None:
+    """A learning rate may be either."""
+    (sized(torch.Size()) if isinstance(value, torch.Tensor) else number)(value, where)
+
+
+def _put_helpers(subjects: Subjects, kept: list[Any]) -> None:
+    """Give each what was kept of its role, in their order; where there is nothing, nothing.
+
+    Those that hold others come last: they put back what is in them as well.
+    """
+    waiting, pairs = list(kept), []
+    for helper in subjects.helpers:
+        role = subjects.role(helper)
+        found = next((one for one in waiting if one[0] == role), None)
+        if found is not None:
+            waiting.remove(found)
+            pairs.append((helper, found[1]))
+    for helper, state in sorted(pairs, key=lambda pair: hasattr(pair[0], "_schedulers")):
+        helper.load_state_dict(copy.deepcopy(state))
 
 
 def _put_state(optimizer: torch.optim.Optimizer, kept: dict[int, Any]) -> None:

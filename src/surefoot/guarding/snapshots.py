@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from surefoot.guarding.form import Form, keys, whole
 from surefoot.guarding.slowdown import Slowdown
 from surefoot.guarding.snapshot import Snapshot, Subjects
 
@@ -101,6 +102,12 @@ class Snapshots:
             "calm": self._calm,
             "next": self._next,
         }
+
+    @staticmethod
+    def form(subjects: Subjects) -> Form:
+        """That of the state of the same model and optimizers."""
+        one = Snapshot.form(subjects)
+        return keys(good=one, waiting=one, calm=whole, next=whole)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""

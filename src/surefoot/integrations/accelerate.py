@@ -45,8 +45,8 @@ class Accelerate(Output):
         return self.watch.report()
 
     def __enter__(self) -> Self:
-        self.watch.start()
-        self._unclipped.start()
+        self._safely(self.watch.start)
+        self._safely(self._unclipped.start)
         return self
 
     def __exit__(
@@ -55,8 +55,8 @@ class Accelerate(Output):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._unclipped.stop()
-        self.watch.__exit__(kind, error, traceback)
+        self._safely(self._unclipped.stop)
+        self._safely(self.watch.__exit__, kind, error, traceback)
         super().__exit__(kind, error, traceback)
 
     def _write(self, values: dict[str, float], step: int, given: int | None) -> None:

@@ -101,20 +101,21 @@ class Companion:
 
     def _metrics(self) -> dict[str, float]:
         """The newest step's numbers, empty where nothing is watched."""
-        found: dict[str, float] = {}
         with self._quietly():
             if self.watch is not None:
                 found = self.watch.metrics(self.layers)
-                if (norm := self._unclipped.take()) is not None:
-                    found[NAME] = norm
-        return found
+                norm = self._unclipped.take()
+                return found if norm is None else {**found, NAME: norm}
+        return {}
 
     def _hopeless(self) -> bool:
         """Whether what was found so far is reason to end the training."""
-        if self.stop_on is None or self.watch is None:
-            return False
-        standing = self.watch._session.interim.standing or ()
-        return any(f.severity.rank >= Severity(self.stop_on).rank for f in standing)
+        with self._quietly():
+            if self.stop_on is not None and self.watch is not None:
+                least = Severity(self.stop_on).rank
+                standing = self.watch._session.interim.standing or ()
+                return any(finding.severity.rank >= least for finding in standing)
+        return False
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:

@@ -29,8 +29,8 @@ class Hooks(Companion):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
         """Log what Lightning is about to hand to its loggers."""
-        if _logs(trainer) and (found := self._metrics()):
-            with self._quietly():
+        with self._quietly():
+            if _logs(trainer) and (found := self._metrics()):
                 pl_module.log_dict(found, on_step=True, on_epoch=False)
         if self._hopeless():
             trainer.should_stop = True

@@ -10,6 +10,7 @@ with surefoot.watch(model, optimizer) as watch, MLflow(watch) as output:
 
 from __future__ import annotations
 
+import logging
 import queue
 import re
 import threading
@@ -24,6 +25,7 @@ from surefoot.integrations.output import Output, library
 from surefoot.integrations.told import markdown
 from surefoot.watching.watch import Watch
 
+_LOG = logging.getLogger("surefoot")
 _WAITING = 256  # writes that wait for a slow server; more are dropped
 _PATIENCE = 30.0  # seconds that the end of a training waits for it
 _BATCH = 1000  # metrics that a server takes at once
@@ -34,8 +36,9 @@ class MLflow(Output):
     """Writes to a run, by default the active one, from a thread of its own.
 
     A tracking server may be slow or away, and its client tries again for minutes: the training
-    waits for none of that; at its end it waits for half a minute at most. run_id: of the run to
-    write to, which stays open. See `Output` for the rest.
+    waits for none of that; at its end it waits for half a minute at most. What a server is too slow
+    for is left out, which is said at the end. run_id: of the run to write to, which stays open. See
+    `Output` for the rest.
 
     Layers have names of their own, `surefoot/layer_gradient_norm/NAME`, in which characters that
     MLflow does not allow are underscores.
@@ -66,6 +69,8 @@ class MLflow(Output):
         self._metric: Any = library("mlflow.entities", "mlflow").Metric
         self._names = Names()
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(_WAITING)
+        self._dropped = 0  # writes
+        self._until: float | None = None  # the end waits
         self._thread = threading.Thread(target=self._work, name="surefoot-mlflow", daemon=True)
         self._thread.start()
 
@@ -82,9 +87,20 @@ class MLflow(Output):
         self._send(partial(client.log_text, run, markdown(report), "surefoot/report.md"))
         self._send(partial(client.log_dict, run, report.to_json(), "surefoot/report.json"))
 
-    def _send(self, action: Callable[[], Any]) -> None:
-        with suppress(queue.Full):  # a step less in a chart is better than a training that waits
-            self._waiting.put_nowait(action)
+    def _send(self, action: Callable[[], Any] | None) -> None:
+        """Have it done; None for nothing more. The last word is waited for."""
+        try:
+            self._waiting.put(action, self._finished, self._left() if self._finished else None)
+        except queue.Full:
+            if self._finished:
+                raise TimeoutError(f"it took no more within {_PATIENCE:g} s") from None
+            self._dropped += 1  # a step less in a chart is better than a training that waits
+
+    def _left(self) -> float:
+        """Seconds that the end may still wait."""
+        if self._until is None:
+            self._until = time.monotonic() + _PATIENCE
+        return max(self._until - time.monotonic(), 0.0)
 
     def _work(self) -> None:
         while (action := self._waiting.get()) is not None:
@@ -95,12 +111,17 @@ class MLflow(Output):
                     self._failed(error)
 
     def _close(self) -> None:
-        end = time.monotonic() + _PATIENCE
-        try:
-            self._waiting.put(None, timeout=_PATIENCE)
-        except queue.Full:
-            raise TimeoutError("it took no more") from None
-        self._thread.join(max(end - time.monotonic(), 0.0))
+        if self.problem is not None:  # nothing more is to be waited for
+            with suppress(queue.Empty):
+                while True:
+                    self._waiting.get_nowait()
+            return self._waiting.put(None)
+        self._send(None)
+        if self._dropped:
+            _LOG.warning(
+                "MLflow was slower than the training: %d writes are left out", self._dropped
+            )
+        self._thread.join(self._left())
         if self._thread.is_alive():
             raise TimeoutError(f"it did not answer within {_PATIENCE:g} s")
 

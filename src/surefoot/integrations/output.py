@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import logging
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from surefoot.findings import Report
+from surefoot.integrations.ending import Ending
 from surefoot.record.metrics import verdict_metrics
 from surefoot.watching.watch import Watch
-
-_LOG = logging.getLogger("surefoot")
 
 
 def library(name: str, extra: str) -> Any:
@@ -31,24 +28,22 @@ def library(name: str, extra: str) -> Any:
         ) from None
 
 
-class Output:
+class Output(Ending):
     """Writes a watch's numbers somewhere: call `log()` in the loop, and `finish()` at the end.
 
     every: optimizer steps between two writes; layers: whether each layer's numbers are written too.
-    As a context manager it finishes by itself. When the place that is written to fails, that is
-    said once (`problem`), nothing more is written, and the training goes on.
+    The end writes the last step's numbers and what was found, in words. As a context manager it
+    finishes by itself. When the place that is written to fails, that is said once (`problem`),
+    nothing more is written, and the training goes on.
     """
-
-    name = "the output"  # how words call it
 
     def __init__(self, watch: Watch, *, every: int = 10, layers: bool = False) -> None:
         if every < 1:
             raise ValueError(f"expected to write every 1 or more steps, got every={every}")
+        super().__init__()
         self.watch, self.every, self.layers = watch, every, layers
-        self.problem: str | None = None
         self._written = 0  # optimizer steps taken at the last write
         self._given: int | None = None  # the number that the user gave it
-        self._finished = False
 
     def log(self, step: int | None = None) -> None:
         """Write the newest step's numbers if `every` steps have passed since the last time.
@@ -56,48 +51,16 @@ class Output:
         step: the number to write them under, if it is not to be that of the optimizer's step, from
         0 on, which is how surefoot's findings count. Raises no ordinary exception.
         """
-        if self.problem is not None or self._finished:
-            return
-        try:
-            taken = self.watch.steps
-            if taken > self._written and (not self._written or taken >= self._written + self.every):
-                self._log(taken, step)
-        except Exception as error:
-            self._failed(error)
+        if self.problem is None and not self._finished:
+            self._safely(self._log, step)
 
-    def finish(self) -> None:
-        """Write the last step's numbers and what was found, in words; idempotent.
-
-        What you opened yourself stays open. Raises no ordinary exception.
-        """
-        if self._finished:
-            return
-        self._finished = True
-        try:
-            if self.problem is None:
-                self._last()
-        except Exception as error:
-            self._failed(error)
-        try:
-            self._close()
-        except Exception as error:
-            self._failed(error)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.finish()
-
-    def _log(self, taken: int, step: int | None) -> None:
-        values = self.watch.metrics(self.layers)
-        self._written, self._given = taken, step
-        self._write(values, taken - 1, step)
+    def _log(self, step: int | None) -> None:
+        taken = self.watch.steps
+        due = not self._written or taken >= self._written + self.every
+        if due and taken > self._written:
+            values = self.watch.metrics(self.layers)
+            self._written, self._given = taken, step
+            self._write(values, taken - 1, step)
 
     def _last(self) -> None:
         """The newest step, if it is not written yet, and the verdict on all of them."""
@@ -109,15 +72,6 @@ class Output:
             self._write(values | verdict_metrics(report), taken - 1, given)
         self._tell(report, max(taken - 1, 0) if self._given is None else self._given)
 
-    def _failed(self, error: Exception) -> None:
-        first, self.problem = self.problem is None, f"{type(error).__name__}: {error}"
-        if first:
-            words = " ".join(self.problem.split())
-            _LOG.warning(
-                "surefoot writes no more to %s, the training goes on: %s", self.name, words
-            )
-            _LOG.debug("where it failed", exc_info=error)
-
     # -- what a library's own file says ---------------------------------------------------------
 
     def _write(self, values: dict[str, float], step: int, given: int | None) -> None:
@@ -127,6 +81,3 @@ class Output:
     def _tell(self, report: Report, step: int) -> None:
         """Write what was found."""
         raise NotImplementedError
-
-    def _close(self) -> None:
-        """Let go of what this output has opened itself."""

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from surefoot.findings import Finding
+from surefoot.integrations.ending import Ending
 from surefoot.integrations.output import library
 from surefoot.record.data import RunData
 from surefoot.record.metrics import ACTS, LEARNING_RATE, MEANINGS, run_metrics
@@ -68,40 +68,33 @@ def content_type() -> str:
     return library("prometheus_client", "prometheus").CONTENT_TYPE_LATEST
 
 
-class Prometheus:
+class Prometheus(Ending):
     """Adds a watch to a registry of prometheus_client, the global one by default, until `finish`.
 
-    Nothing is written in the loop: what is scraped is read then. One on a registry.
+    Nothing is written in the loop: what is scraped is read then.
     run: the label of its series; layers: whether each layer's numbers are there as well.
+    Raises ValueError if there is one on the registry already.
     """
+
+    name = "Prometheus"
 
     def __init__(
         self, watch: Watch, registry: Any = None, *, run: str = "run", layers: bool = False
     ) -> None:
         client = library("prometheus_client", "prometheus")
+        super().__init__()
+        self.watch, self.run, self.layers = watch, run, layers
         self._registry: Any = registry if registry is not None else client.REGISTRY
-        self._collector = _Collector(
-            lambda: [Scraped(run, watch.steps, watch.metrics(layers))], described=True
-        )
+        self._collector = _Collector(lambda: self._safely(self._scraped) or [], described=True)
         self._registry.register(self._collector)
-        self._on = True
 
-    def finish(self) -> None:
-        """Take it off the registry again; idempotent."""
-        if self._on:
-            self._on = False
-            self._registry.unregister(self._collector)
+    def _scraped(self) -> list[Scraped]:
+        if self.problem is not None:
+            return []
+        return [Scraped(self.run, self.watch.steps, self.watch.metrics(self.layers))]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.finish()
+    def _close(self) -> None:
+        self._registry.unregister(self._collector)
 
 
 class _Collector:

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, and those made from it (TRL, SetFit, sentence-transformers ...).
+"""Hugging Face's Trainer, and those made from it (TRL's, for one).
 
 from surefoot.integrations.transformers import SurefootCallback
 
@@ -33,8 +33,9 @@ class Hooks(Companion):
 
     def attach(self, trainer: Any) -> Self:
         """Add it to a Trainer, so that TensorBoard, W&B and the others are sent its numbers too."""
-        trainer.add_callback(self)
         callbacks = trainer.callback_handler.callbacks
+        if self not in callbacks:
+            trainer.add_callback(self)
         callbacks.remove(self)
         callbacks.insert(0, self)
         return self

@@ -1,7 +1,7 @@
 """Findings as annotations of a pull request, by the workflow commands of GitHub Actions.
 
-https://docs.github.com/actions/reference/workflow-commands-for-github-actions; Gitea and Forgejo
-read the same. They are lines of a step's standard output or error.
+https://docs.github.com/actions/reference/workflow-commands-for-github-actions. They are lines of a
+step's standard output or error.
 """
 
 from __future__ import annotations

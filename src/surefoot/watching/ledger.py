@@ -68,7 +68,8 @@ class Ledger:
         self.lost: Mapping[str, Any] = {}  # of the first loss that was not finite
         self._kinds: dict[str, int] = {}
         if sink is not None:
-            sink.declare(index, layers, columns)
+            # A model of nothing but embeddings has no blocks.
+            sink.declare(index, layers, {name: n for name, n in columns.items() if n})
 
     def commit(self, step: int) -> None:
         """Append `rows`, here and in the record."""
@@ -83,7 +84,7 @@ class Ledger:
         """Append the row of a quantity that was sampled at this step."""
         with np.errstate(all="ignore"):
             self._series[name].append(step, row)
-        if self._sink is not None:
+        if self._sink is not None and row.size:
             self._sink.put(self._index, step, {name: row})
 
     def newest(self, name: str) -> np.ndarray | None:

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from surefoot.guarding.clipping.cut import Cut, Gradients, positive
+from surefoot.guarding.form import each, keys, number, whole
 
 _BETA, _RELATIVE, _WARMUP = 0.98, 1.05, 100  # of the paper
+_FORM = keys(steps=whole, average=each(number))
 
 
 class AdaGC:
@@ -51,5 +53,6 @@ class AdaGC:
         return {"steps": self._steps, "average": self._average.tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Go on from `state_dict`; raises ValueError, and stays as it is, if it is none."""
+        _FORM(state, "")
         self._steps, self._average = int(state["steps"]), np.array(state["average"], dtype=float)

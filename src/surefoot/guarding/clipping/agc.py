@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from surefoot.guarding.clipping.cut import Cut, Gradients, positive
+from surefoot.guarding.form import each, keys, maybe, whole
 
 _LEAST = 1e-3  # a weight norm below it counts as that much (epsilon of the paper)
+_FORM = keys(left_alone=maybe(each(whole)))
 
 
 class AGC:
@@ -23,6 +25,7 @@ class AGC:
     Left alone are, besides the head (the last matrix and what comes after it; the paper clips all
     but the final linear layer), parameters that are zero when they are first seen: they have no
     scale of their own, and a limit of 1e-5 would keep a zero-initialised scale from ever growing.
+    Sparse gradients are left alone too.
     """
 
     name: ClassVar[str] = "agc"
@@ -62,7 +65,8 @@ class AGC:
         return {"left_alone": None if self._left_alone is None else sorted(self._left_alone)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Go on from `state_dict`; raises ValueError, and stays as it is, if it is none."""
+        _FORM(state, "")
         kept = state["left_alone"]
         self._left_alone = None if kept is None else set(kept)
 

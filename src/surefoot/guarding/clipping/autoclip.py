@@ -10,8 +10,10 @@ import numpy as np
 
 from surefoot.guarding.clipping.cut import Cut, Gradients
 from surefoot.guarding.clipping.norm import EPSILON
+from surefoot.guarding.form import each, keys, whole
 
 _PER_OCTAVE = 64  # counts an octave: a percentile is known to 1.1 %
+_FORM = keys(counts=each(each(whole, 2)))
 
 
 class AutoClip:
@@ -56,5 +58,6 @@ class AutoClip:
         return {"counts": sorted(self._counts.items())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Go on from `state_dict`; raises ValueError, and stays as it is, if it is none."""
+        _FORM(state, "")
         self._counts = {int(place): int(count) for place, count in state["counts"]}

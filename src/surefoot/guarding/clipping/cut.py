@@ -65,7 +65,9 @@ class Clipping(Protocol):
         """What `load_state_dict` needs to go on, in plain numbers and lists."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`; raises ValueError, and stays as it is, if it is none."""
+        ...
 
 
 class Stateless:

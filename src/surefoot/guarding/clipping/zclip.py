@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 
 from surefoot.guarding.clipping.cut import Cut, Gradients
 from surefoot.guarding.clipping.norm import EPSILON
+from surefoot.guarding.form import each, keys, number
 
 _ALPHA, _THRESHOLD, _WARMUP = 0.97, 2.5, 25  # of the paper
 _TOO_FAR = 10.0  # times the median of the warm-up: not to be learnt from
+_FORM = keys(first=each(number, most=_WARMUP), mean=number, variance=number)
 
 
 class ZClip:
@@ -60,6 +62,7 @@ class ZClip:
         return {"first": list(self._first), "mean": self._mean, "variance": self._variance}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Go on from `state_dict`; raises ValueError, and stays as it is, if it is none."""
+        _FORM(state, "")
         self._first = [float(norm) for norm in state["first"]]
         self._mean, self._variance = float(state["mean"]), float(state["variance"])
