@@ -110,6 +110,7 @@ def test_surefoot_under_torchrun(project: Path) -> None:
     assert read_run(the_only_run(project)).environment["world"] == 2
 
 
+@pytest.mark.zoo
 def test_torchrun_under_surefoot(project: Path) -> None:
     words = (PYTHON, "-m", "surefoot", "run", "--json", "report.json", "--fail-on", "fatal")
     done = started(*words, *two("-m", "torch.distributed.run"), "train.py", "lost")

@@ -293,6 +293,7 @@ class TestCommand:
         assert "pip install 'surefoot[export]'" in result.output
 
 
+@pytest.mark.zoo
 def test_memory_does_not_grow_with_the_run(tmp_path: Path) -> None:
     """16 times the steps, in a process of its own each."""
     peaks = []

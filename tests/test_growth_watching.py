@@ -25,6 +25,7 @@ from surefoot.probes.compiled_calls import Door
 from surefoot.watching.places import Places
 from surefoot.watching.session import Session
 from surefoot.watching.turns import Turns
+from zoo_fixture import mostly_zoo
 
 X, Y = torch.randn(32, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4
 Round = Callable[[int], object]
@@ -253,7 +254,10 @@ ENDLESS = (
 )
 
 
-@pytest.mark.parametrize("make", ENDLESS, ids=lambda make: make.__name__)
+SUITE = ("steps", "spikes", "closures", "a_model_for_every_step")
+
+
+@pytest.mark.parametrize("make", mostly_zoo(ENDLESS, *SUITE), ids=lambda make: make.__name__)
 def test_memory_does_not_grow(make: Callable[[], Round], session: Session) -> None:
     assert grown(make(), 600) < 400
 

@@ -91,6 +91,7 @@ def test_a_dry_run_without_a_guard_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2 and "expected --guard with --dry-run" in done.stderr
 
 
+@pytest.mark.zoo
 def test_the_scripts_own_guard_takes_the_place_of_ours(tmp_path: Path) -> None:
     own = SCRIPT.replace("truth =", "import surefoot\nmine = surefoot.guard(optimizer)\ntruth =")
     own += "print(mine.skipped, len(optimizer._optimizer_step_pre_hooks))\n"
@@ -116,6 +117,7 @@ def test_parameters_that_no_module_owns_are_guarded_too(tmp_path: Path) -> None:
     assert done.stdout == "True\n" and "held back 1 step" in done.stderr
 
 
+@pytest.mark.zoo
 @pytest.mark.parametrize("options", [("--no-forensics",), ("--quiet",)])
 def test_it_goes_with_other_options(tmp_path: Path, options: tuple[str, ...]) -> None:
     done = run(tmp_path, "(50, 51)", "--guard", *options)

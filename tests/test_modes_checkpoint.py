@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 import modes_fixture as modes
 from modes_fixture import Mode, batch, cross_entropy, exact, usual
 from surefoot.watching.budget import Budget
+from zoo_fixture import mostly_zoo
 
 # torch says so of a checkpoint within one that runs without gradients at first.
 pytestmark = pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
@@ -95,7 +96,7 @@ def trunk(outer: Way, inner: Way) -> Callable[[], Mode]:
     return make
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", mostly_zoo(WAYS, "saved", "reentrant"))
 def test_what_is_computed_again_is_not_counted_again(name: str) -> None:
     session = modes.watch(trunk(*WAYS[name]))
     case = session.trainings[0].case()
@@ -107,7 +108,7 @@ def test_what_is_computed_again_is_not_counted_again(name: str) -> None:
     assert not session.report().findings
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", mostly_zoo(WAYS, "saved in saved", "reentrant"))
 def test_blocks_and_inputs_are_those_of_the_same_step_without_it(name: str) -> None:
     """Checkpointing changes no number, so nothing that is sampled may change either."""
     seen = [modes.watch(trunk(*ways)) for ways in (WAYS[name], (plainly, plainly))]

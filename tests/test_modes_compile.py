@@ -17,6 +17,7 @@ from modes_fixture import fresh_compiler as fresh_compiler
 from modes_fixture import patched_by_torch as patched_by_torch
 from surefoot.watching.budget import Budget
 from surefoot.watching.session import Session
+from zoo_fixture import mostly_zoo
 
 BACKEND = "aot_eager"
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
@@ -166,7 +167,7 @@ def both(make: Callable[[], Mode], rtol: float = 1e-5) -> tuple[Session, Any, An
     return session, did, graphs()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_zoo(MODELS, "model", "in place, before the optimizer"))
 def test_a_compiled_model_is_seen_as_without_the_compiler(name: str) -> None:
     session, alone, watched = both(MODELS[name])
     assert watched == alone
@@ -254,8 +255,10 @@ FUNCTIONS: dict[str, Callable[[], Mode]] = {
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", mostly_zoo(FUNCTIONS, "loss", "whole step"))
 def test_a_compiled_function_is_left_alone_and_its_gradients_are_measured(name: str) -> None:
+    if name == "backward in the graph" and not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+        pytest.skip("this release of PyTorch takes no backward into a graph")
     session, alone, watched = both(FUNCTIONS[name])
     assert watched["stats"] == alone["stats"]
     assert sum(watched.get("graph_break", {}).values()) <= sum(

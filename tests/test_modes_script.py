@@ -11,6 +11,7 @@ import pytest
 
 from cli_fixture import ENVIRONMENT
 from surefoot.findings import Report
+from zoo_fixture import mostly_zoo
 
 SCRIPT = """
 import sys, torch, warnings
@@ -72,10 +73,10 @@ def run(folder: Path, mode: str, *command: str) -> subprocess.CompletedProcess[s
     )
 
 
-SLOW = [pytest.param(m, marks=pytest.mark.slow) for m in ("whole step", "checkpointed", "scaled")]
+MODES = ("compiled", "in backward", "whole step", "checkpointed", "scaled")
 
 
-@pytest.mark.parametrize("mode", ["compiled", "in backward", *SLOW])
+@pytest.mark.parametrize("mode", mostly_zoo(MODES, "compiled"))
 def test_a_script_behaves_as_under_python(mode: str, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(SCRIPT)
     plain = run(tmp_path, mode)

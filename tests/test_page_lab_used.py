@@ -128,6 +128,7 @@ def test_getting_ready_makes_no_result_that_is_shown() -> None:
     assert engine._experiment.cache_info().hits == 0
 
 
+@pytest.mark.zoo
 def test_ctrl_c_ends_it_in_the_middle_of_an_experiment(tmp_path: Path) -> None:
     with view(tmp_path, "--port", "0") as process:
         assert process.get(address(SMALL, "/lab/result"))[0] == 200
@@ -141,6 +142,7 @@ def test_ctrl_c_ends_it_in_the_middle_of_an_experiment(tmp_path: Path) -> None:
         connection.close()
 
 
+@pytest.mark.zoo
 def test_the_end_waits_for_what_is_computed_in_the_background() -> None:
     """A thread that comes back from PyTorch in an interpreter that ends would abort it."""
     code = (
