@@ -1,18 +1,26 @@
-"""Chromium for the tests of the page: windows on which nothing may go wrong."""
+"""Chromium for the tests of the page: windows on which nothing may go wrong, and what they show.
+
+The fixtures at the end are imported by name into the modules that use them.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from page_fixture import put
+from served_fixture import served
+from surefoot.page.app import create
 from test_views_report import CHROMIUM, CHROMIUM_ARGS
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+Look = tuple[str, dict[str, int]]  # light or dark, and the window
 PAPER = {"light": "rgb(255, 255, 255)", "dark": "rgb(25, 29, 35)"}
 
 
@@ -33,9 +41,19 @@ class Window:
 
 
 @contextmanager
-def opened(browser: Window, address: str, status: int = 200, **options: Any) -> Iterator[Any]:
-    """A page at an address; on the way out nothing has gone wrong on it."""
+def opened(
+    browser: Window,
+    address: str,
+    status: int = 200,
+    prepare: Callable[[Any], object] = lambda page: None,
+    **options: Any,
+) -> Iterator[Any]:
+    """A page at an address; on the way out nothing has gone wrong on it.
+
+    prepare: what is done to the page before it goes there.
+    """
     page = browser.page(**options)
+    prepare(page)
     home = re.match(r"http://[^/]+", address)[0]  # type: ignore[index]
     trouble: list[str] = []
     missing = "Failed to load resource: the server responded with a status of 404"
@@ -63,6 +81,13 @@ def ended(request: Any) -> bool:
 
 def foreign(url: str, home: str) -> bool:
     return not url.startswith((f"{home}/", "data:", "blob:"))
+
+
+def look_at(page: Any, look: Look) -> None:
+    """In that scheme and window, with nothing that moves."""
+    scheme, viewport = look
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.set_viewport_size(viewport)
 
 
 def draw(page: Any, scheme: str) -> int:
@@ -93,3 +118,38 @@ def started() -> Iterator[Window]:
         with closing(Window(opened)) as window:
             yield window
         opened.close()
+
+
+def assert_clean(axe: Any, page: Any) -> None:
+    # What Plotly draws inside is a picture; and looking at its thousands of elements takes seconds.
+    context = {"exclude": [[".plot .svg-container"]]}
+    told = axe.run(page, context, options={"resultTypes": ["violations"]})  # not all that is well
+    found = told.response["violations"]
+    said = [(v["id"], n["html"][:300], n["failureSummary"]) for v in found for n in v["nodes"][:3]]
+    assert not said
+
+
+# A browser of each module: while Playwright holds one, no test may run an event loop of its own.
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Window]:
+    with started() as window:
+        yield window
+
+
+@pytest.fixture(scope="module")
+def axe() -> Any:
+    module = pytest.importorskip("axe_playwright_python.sync_playwright")
+    return module.Axe()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return put(tmp_path_factory.mktemp("browser"))
+
+
+@pytest.fixture(scope="module")
+def home(runs: Path) -> Iterator[str]:
+    with served(create(runs)) as port:
+        yield f"http://localhost:{port}"

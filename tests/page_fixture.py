@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +49,26 @@ def begin(data: RunData, folder: Path) -> Writer:
     return writer
 
 
+@cache
+def recorded() -> Path:
+    """Every one of `FIXTURES`, recorded once for all tests of this process: not to be touched.
+
+    Those of `SHOWN` come first, and so are the older ones.
+    """
+    root = Path(tempfile.mkdtemp(prefix="surefoot-recorded-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    for name in dict.fromkeys([*SHOWN, *FIXTURES]):
+        record(FIXTURES[name](), root / name)
+    return root
+
+
+def put(root: Path, names: Iterable[str] = FIXTURES) -> Path:
+    """Copies of the recorded runs of these names, in a folder that may be there already."""
+    for name in names:
+        shutil.copytree(recorded() / name, root / name)
+    return root
+
+
 @dataclass(frozen=True)
 class Site:
     """A page that is served, and what to ask it."""
@@ -64,8 +89,7 @@ class Site:
 
 def shelf(root: Path) -> Site:
     """The runs of `SHOWN`, then one whose layers share a name, and one that cannot be read."""
-    for name in SHOWN:
-        record(FIXTURES[name](), root / name)
+    put(root, SHOWN)
     record(renamed(vanishing(), lambda _: "same"), root / "same")
     (root / "broken").mkdir()
     (root / "broken" / "run.sqlite").write_bytes(b"no database" * 100)

@@ -1,4 +1,7 @@
-"""The page on a real port, served by a thread of the test's own process, and requests to it."""
+"""The page on a real port, served by a thread of the test's own process, and requests to it.
+
+The fixtures at the end are imported by name into the modules that use them.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,15 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import pytest
 from starlette.types import ASGIApp
 
+from page_fixture import record
+from surefoot.page.app import create
 from surefoot.page.server import Server, listen
+from views_fixture import hostile, one_step
 
 
 @contextmanager
@@ -42,3 +50,19 @@ def raw(port: int, request: bytes) -> tuple[int, bytes]:
 def get(port: int, target: bytes, *headers: bytes, host: bytes = b"Host: localhost") -> int:
     lines = [b"GET " + target + b" HTTP/1.1", *([host] if host else []), *headers]
     return raw(port, b"\r\n".join([*lines, b"Connection: close", b"", b""]))[0]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose name is not its address, and one whose layers are not theirs."""
+    folder = tmp_path_factory.mktemp("runs")
+    record(one_step(), folder / "a run")
+    record(hostile(), folder / "hostile")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def port(runs: Path) -> Iterator[int]:
+    """A real server, for what no client library would send, or would tidy."""
+    with served(create(runs)) as port:
+        yield port

@@ -208,3 +208,20 @@ def endless_text(path: Path) -> None:
     page = at // PAGE
     data[page * PAGE : page * PAGE + 4] = (page + 1).to_bytes(4, "big")
     path.write_bytes(data)
+
+
+# Imported by name into the modules that use them.
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Stage]]:
+    with staged(tmp_path_factory.mktemp("strangers")) as made:
+        yield made
+
+
+@pytest.fixture
+def stage(fresh: Callable[[], Stage]) -> Iterator[Stage]:
+    """Asserts on the way out that nothing made the process much larger."""
+    made, before = fresh(), largest()
+    yield made
+    assert largest() - before < MEMORY

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 import types
 from pathlib import Path
 from typing import ClassVar
@@ -12,8 +14,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from cli_fixture import ENVIRONMENT
+from cli_fixture import ENVIRONMENT, SOURCE
 from surefoot.cli import cli
+from surefoot.cli.view import NEEDED
 from surefoot.run import Options
 
 
@@ -59,6 +62,27 @@ class TestWords:
         assert not options(script).guard
         assert options("--guard", "--dry-run", script).dry_run
 
+    def test_a_page_is_asked_for_and_handed_on(self, script: str) -> None:
+        assert not options(script).view
+        assert options("--view", script).view
+        assert "--view" in options("--view", script).words()
+        assert "--view" not in options(script).words()
+
+    def test_a_page_that_could_not_be_is_refused_before_the_training(
+        self, script: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(click.UsageError, match="without --no-record"):
+            options("--view", "--no-record", script)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(click.ClickException, match=r"pip install 'surefoot\[view\]'"):
+            options("--view", script)
+
+    def test_what_a_page_needs_is_what_its_extra_installs(self) -> None:
+        project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())
+        extra = project["project"]["optional-dependencies"]["view"]
+        named = {re.split("[<>=]", words)[0].replace("-", "_") for words in extra}
+        assert named == {"markdown_it_py" if n == "markdown_it" else n for n in NEEDED}
+
     def test_surface_is_frozen(self) -> None:
         """A new command or option is a deliberate change of this list."""
         surface = {
@@ -72,7 +96,8 @@ class TestWords:
             ],
             "run": [
                 "--dry-run", "--fail-on", "--guard", "--ignore", "--json", "--name",
-                "--no-forensics", "--no-record", "--quiet", "--runs", "-m", "arguments", "script",
+                "--no-forensics", "--no-record", "--quiet", "--runs", "--view", "-m", "arguments",
+                "script",
             ],
             "check": ["--fail-on", "--ignore", "--json", "--quiet", "-o", "target"],
             "benchmark": ["--json", "--seconds", "target"],

@@ -14,12 +14,13 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from page_fixture import record
-from served_fixture import get, raw, served
+from served_fixture import get, raw
+from served_fixture import port as port
+from served_fixture import runs as runs
 from surefoot.page import access as access_module
 from surefoot.page.access import Access, Door
 from surefoot.page.app import ROUTES, create
-from views_fixture import Page, hostile, one_step
+from views_fixture import Page
 
 ADDRESSES = (
     "/",
@@ -56,24 +57,9 @@ ADDRESSES = (
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    record(one_step(), folder / "a run")
-    record(hostile(), folder / "hostile")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def client(runs: Path) -> Iterator[TestClient]:
     with TestClient(create(runs), base_url="http://localhost") as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def port(runs: Path) -> Iterator[int]:
-    """A real server, for what no client library would send."""
-    with served(create(runs)) as port:
-        yield port
 
 
 HOSTS = {

@@ -2,100 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from browser_fixture import NARROW, PAPER, WIDE, Window, draw, opened, started
-from page_fixture import begin, record
+from browser_fixture import (
+    NARROW,
+    PAPER,
+    WIDE,
+    Look,
+    Window,
+    assert_clean,
+    draw,
+    look_at,
+    opened,
+)
+from browser_fixture import axe as axe
+from browser_fixture import browser as browser
+from browser_fixture import home as home
+from browser_fixture import runs as runs
+from page_fixture import begin
 from served_fixture import served
 from surefoot.page.access import Access
 from surefoot.page.app import create
 from views_fixture import FIXTURES, vanishing
 
 pytestmark = pytest.mark.browser
-LOOKS = (("light", WIDE), ("dark", NARROW), ("dark", WIDE), ("light", NARROW))
+LIGHT, DARK = "light", "dark"
+# Each kind of page, in both schemes and both widths.
 VIEWS = {
     "/": 200,
-    **{f"/run/{name}": 200 for name in FIXTURES},
+    "/run/vanishing": 200,
     "/run/vanishing/layer?name=layers.18": 200,
-    "/run/vanishing/layer?name=": 200,
-    "/run/nonfinite/layer?name=layers.9": 200,
-    "/run/vanishing/layer?name=nothing": 404,
     "/compare": 200,
     "/compare?run=vanishing&run=healthy": 200,
-    "/compare?run=hostile&run=deep": 200,
     "/rules": 200,
     "/rule/SF101": 200,
     "/remedy/activation.relu": 200,
     "/lab": 200,
     "/nowhere": 404,
+}
+# More of a kind, with contents of its own: on a phone, where they have the least room.
+OTHERS = {
+    "/run/deep": 200,
+    "/run/hostile": 200,
+    "/run/vanishing/layer?name=": 200,
+    "/run/nonfinite/layer?name=layers.9": 200,
+    "/run/vanishing/layer?name=nothing": 404,
+    "/compare?run=hostile&run=deep": 200,
     "/run/nothing": 404,
 }
+FURTHER = {f"/run/{name}": 200 for name in FIXTURES if f"/run/{name}" not in VIEWS | OTHERS}
 
 
-FURTHER = {f"/run/{name}" for name in FIXTURES} - {"/run/vanishing", "/run/deep", "/run/hostile"}
+def assert_good(browser: Window, axe: Any, address: str, status: int, looks: list[Look]) -> None:
+    first, *others = looks
+    with opened(browser, address, status, lambda page: look_at(page, first)) as page:
+        assert page.locator("h1").count() == 1
+        assert "surefoot" in page.title()
+        for look in (first, *others):
+            look_at(page, look)
+            scheme, viewport = look
+            count = draw(page, scheme)
+            if address.endswith(("/run/vanishing", "/run/deep", "/run/hostile")):
+                assert count >= 4
+            assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], look
+            assert_clean(axe, page)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("browser")
-    for name, fixture in FIXTURES.items():
-        record(fixture(), folder / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def home(runs: Path) -> Iterator[str]:
-    with served(create(runs)) as port:
-        yield f"http://localhost:{port}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Window]:
-    with started() as window:
-        yield window
-
-
-@pytest.fixture(scope="module")
-def axe() -> Any:
-    module = pytest.importorskip("axe_playwright_python.sync_playwright")
-    return module.Axe()
-
-
-def assert_clean(axe: Any, page: Any) -> None:
-    # What Plotly draws inside is a picture; and looking at its thousands of elements takes seconds.
-    context = {"exclude": [[".plot .svg-container"]]}
-    found = axe.run(page, context).response["violations"]
-    said = [(v["id"], n["html"][:300], n["failureSummary"]) for v in found for n in v["nodes"][:3]]
-    assert not said
+@pytest.mark.parametrize("address", VIEWS)
+def test_every_view(browser: Window, axe: Any, home: str, address: str) -> None:
+    schemes = (LIGHT, DARK) if list(VIEWS).index(address) % 2 else (DARK, LIGHT)
+    looks: list[Look] = list(zip(schemes, (WIDE, NARROW), strict=True))
+    assert_good(browser, axe, home + address, VIEWS[address], looks)
 
 
 @pytest.mark.parametrize(
-    ("address", "status"),
-    [
-        pytest.param(address, status, marks=[pytest.mark.zoo] if address in FURTHER else [])
-        for address, status in VIEWS.items()
-    ],
+    "address", [*OTHERS, *(pytest.param(one, marks=pytest.mark.zoo) for one in FURTHER)]
 )
-def test_every_view(browser: Window, axe: Any, home: str, address: str, status: int) -> None:
-    """Two looks of each view, one of each further run; which ones, alternates."""
-    number = list(VIEWS).index(address)
-    looks = LOOKS[number % 4 :][:1] if address in FURTHER else LOOKS[number % 2 * 2 :][:2]
-    with opened(browser, home + address, status) as page:
-        assert page.locator("h1").count() == 1
-        assert "surefoot" in page.title()
-        for scheme, viewport in looks:
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            page.set_viewport_size(viewport)
-            count = draw(page, scheme)
-            if address in ("/run/vanishing", "/run/deep", "/run/hostile"):
-                assert count >= 4
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            assert wide <= viewport["width"], scheme
-            assert_clean(axe, page)
+def test_others_of_a_kind(browser: Window, axe: Any, home: str, address: str) -> None:
+    known = OTHERS | FURTHER
+    scheme = (LIGHT, DARK)[list(known).index(address) % 2]
+    assert_good(browser, axe, home + address, known[address], [(scheme, NARROW)])
 
 
 def test_nothing_moves_where_that_is_asked_for(browser: Window, home: str, runs: Path) -> None:
@@ -136,9 +125,9 @@ def test_a_token_leads_in_from_anywhere(browser: Window, runs: Path) -> None:
         context = browser.browser.new_context()
         page = context.new_page()
         assert page.goto(f"{home}/").status == 401
-        page.goto(f"{home}/run/vanishing?token=a-token")
-        assert page.url == f"{home}/run/vanishing"
-        assert page.locator(".badge").inner_text() == "UNSTABLE"
+        page.goto(f"{home}/rule/SF101?token=a-token")
+        assert page.url == f"{home}/rule/SF101"
+        assert page.locator("h1").inner_text().startswith("SF101")
         context.close()
         context = browser.browser.new_context()
         page = context.new_page()

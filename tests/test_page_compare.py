@@ -103,7 +103,11 @@ def test_numbers_of_both_are_those_of_numpy() -> None:
 
 def test_numbers_that_are_none_are_told_from_those_never_taken() -> None:
     rows = {row.title: row for row in measured(nonfinite(), bare())}
-    assert (rows["Loss now"].a, rows["Loss now"].b, rows["Loss now"].factor) == ("NaN", "-", "")
+    assert (rows["Loss now"].a, rows["Loss now"].b, rows["Loss now"].factor) == (
+        "not finite",
+        "-",
+        "",
+    )
     assert rows["Largest change of the gradient in one layer"].b == "-"
     assert all(row.b in ("-", "0") for row in rows.values())
 
@@ -125,6 +129,15 @@ def test_environments_show_what_differs() -> None:
     differ, same = settings(a, b)
     assert [(s.key, s.a, s.b) for s in differ] == [("options.x", "1", "2"), ("z", None, "1")]
     assert [(s.key, s.a) for s in same] == [("torch", "2.13"), ("options.y", "2 3")]
+
+
+def test_of_an_endless_environment_the_beginning_is_compared() -> None:
+    many = {f"k{i}": i for i in range(20_000)}
+    a = replace(bare(), environment=many)
+    b = replace(bare(), environment=many | {"k7": 0, "k19999": 0})
+    differ, same = settings(a, b)
+    assert [setting.key for setting in differ] == ["k7"]
+    assert len(same) == 200
 
 
 def test_a_run_that_cannot_be_shown_leaves_the_other(site: Site) -> None:

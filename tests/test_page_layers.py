@@ -304,6 +304,10 @@ def test_a_training_is_kept_in_every_link(site: Site) -> None:
     assert next(d["data-events"] for d in page.every("div") if "data-events" in d) == (
         "/run/vanishing/events?training=0"
     )
+    for view in ("", "/summary"):
+        told = links(site.ask(f"/run/vanishing{view}?training=0"))
+        layers_of = [link for link in told if "/layer?" in link]
+        assert layers_of and all(link.endswith("&training=0") for link in layers_of)
     table_of = site.ask("/run/vanishing/layers?training=0")
     assert links(table_of)[0] == address("vanishing", "layers.0", training=0)
     site.ask(address("vanishing", "layers.4", training=7), 404)

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from browser_fixture import Window, draw, opened, started
+from browser_fixture import Window, draw, opened
+from browser_fixture import browser as browser
+from browser_fixture import home as home
+from browser_fixture import runs as runs
 from page_fixture import begin, record
-from served_fixture import served
-from surefoot.page.app import create
-from views_fixture import FIXTURES, vanishing
+from surefoot.findings import Report
+from views_fixture import one_step, vanishing
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("browser")
-    for name, fixture in FIXTURES.items():
-        record(fixture(), folder / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def home(runs: Path) -> Iterator[str]:
-    with served(create(runs)) as port:
-        yield f"http://localhost:{port}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Window]:
-    with started() as window:
-        yield window
 
 
 STEPS = "steps => document.querySelector('[data-now=steps]').innerText === steps"
@@ -120,6 +102,36 @@ def test_a_live_run_is_followed(browser: Window, home: str, runs: Path) -> None:
         writer.close(data.report)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["/run/{}", *(pytest.param(a, marks=pytest.mark.zoo) for a in (
+        "/run/{}/layer?name=", "/compare?run={}&run=healthy",
+    ))],
+)  # fmt: skip
+def test_what_came_before_the_stream_is_not_missed(
+    browser: Window, home: str, runs: Path, address: str
+) -> None:
+    """A run ends, with another verdict, after the page was made and before it listens."""
+    name, data = f"early{len(address)}", one_step()
+    writer = begin(replace(data, report=Report(missing=("too early",), steps=1)), runs / name)
+    sentence = data.report.findings[0].sentence
+    held: list[Any] = []
+
+    def hold(page: Any) -> None:
+        page.route(f"**/run/{name}/events", lambda route: held.append(route))
+
+    try:
+        with opened(browser, home + address.format(name), prepare=hold) as page:
+            while not held:
+                page.wait_for_timeout(20)
+            assert not page.get_by_text(sentence).count()
+            writer.close(data.report)
+            held.pop().continue_()
+            page.get_by_text(sentence).first.wait_for()
+    finally:
+        writer.close(data.report)
+
+
 def test_the_list_is_kept_up_to_date(browser: Window, home: str, runs: Path) -> None:
     """A new run appears; what is ticked, typed and focused stays."""
     with opened(browser, f"{home}/") as page:
@@ -129,13 +141,19 @@ def test_the_list_is_kept_up_to_date(browser: Window, home: str, runs: Path) -> 
             page.locator(f"input[value={name}]").check()
         assert compare.is_enabled()
         page.locator("#filter").fill("h")
-        page.locator("a[data-line]", has_text="healthy").focus()
+        healthy = page.locator("a[data-line]", has_text="healthy")
+        healthy.focus()
         began = time.monotonic()
-        record(FIXTURES["one_step"](), runs / "a-fresh-one")
+        record(one_step(), runs / "a-fresh-one")
         page.locator("a[data-line]", has_text="a-fresh-one").wait_for()
         assert time.monotonic() - began < 5
         assert page.locator("input:checked").count() == 2
         assert page.evaluate("document.activeElement.innerText") == "healthy"
+        page.locator("input[value=vanishing]").focus()
+        writer = begin(one_step(), runs / "one-that-goes-on")
+        writer.close(one_step().report)
+        page.locator("a[data-line]", has_text="one-that-goes-on").wait_for()
+        assert page.evaluate("document.activeElement.value") == "vanishing"
         assert page.locator("#filter").input_value() == "h"
         assert not page.locator("a[data-line]", has_text="deep").is_visible()
         compare.click()

@@ -4,35 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
 
 from page_fixture import record
-from strangers_fixture import (
-    MEMORY,
-    Stage,
-    inert,
-    largest,
-    staged,
-)
+from strangers_fixture import Stage, inert, largest
+from strangers_fixture import fresh as fresh
+from strangers_fixture import stage as stage
 from views_fixture import Page, hostile, one_step
-
-
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Stage]]:
-    with staged(tmp_path_factory.mktemp("strangers")) as made:
-        yield made
-
-
-@pytest.fixture
-def stage(fresh: Callable[[], Stage]) -> Iterator[Stage]:
-    """Asserts on the way out that nothing made the process much larger."""
-    made, before = fresh(), largest()
-    yield made
-    assert largest() - before < MEMORY
-
 
 NAMES = (
     "<script>alert(1)</script>".replace("/", "\\"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,24 +10,10 @@ from starlette.testclient import TestClient
 
 from page_fixture import record
 from served_fixture import get, served
+from served_fixture import port as port
+from served_fixture import runs as runs
 from surefoot.page.app import create
-from views_fixture import Page, hostile, one_step
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    record(one_step(), folder / "a run")
-    record(hostile(), folder / "hostile")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def port(runs: Path) -> Iterator[int]:
-    """A real server: a client library would tidy the addresses."""
-    with served(create(runs)) as port:
-        yield port
-
+from views_fixture import Page, one_step
 
 NAMES = [
     "%2e%2e",

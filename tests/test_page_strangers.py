@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import pytest
 
 from strangers_fixture import (
     ADDRESSES,
-    MEMORY,
     Stage,
     cut,
     device,
@@ -22,26 +21,12 @@ from strangers_fixture import (
     fifo,
     foreign,
     garbage,
-    largest,
     loop,
-    staged,
     ten_gigabytes,
     ten_gigabytes_after_a_good_header,
 )
-
-
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Stage]]:
-    with staged(tmp_path_factory.mktemp("strangers")) as made:
-        yield made
-
-
-@pytest.fixture
-def stage(fresh: Callable[[], Stage]) -> Iterator[Stage]:
-    """Asserts on the way out that nothing made the process much larger."""
-    made, before = fresh(), largest()
-    yield made
-    assert largest() - before < MEMORY
+from strangers_fixture import fresh as fresh
+from strangers_fixture import stage as stage
 
 
 def test_the_sound_run_is_shown_in_full(stage: Stage) -> None:
@@ -237,6 +222,24 @@ def test_strange_reports(stage: Stage, what: str) -> None:
     (stage.folder("report") / "run.json").write_text(REPORTS[what])
     assert stage.visit("report")["/run/{}"] == 404
     assert stage.problem("report")
+
+
+def test_of_very_many_findings_the_worst_are_shown(stage: Stage) -> None:
+    """Each costs a place on the page, and the story of all of them the square of their number."""
+    path = stage.folder("report") / "run.json"
+    report = json.loads(path.read_text())
+    worst = report["findings"][0] | {"severity": "fatal", "sentence": "the worst of all"}
+    many = report["findings"][0] | {"severity": "advice", "root": False}
+    many |= {"evidence": many["evidence"] * 500, "victims": ["fc"] * 20_000}
+    report["findings"] = [many] * 3 + [many | {"evidence": [], "victims": []}] * 1000 + [worst]
+    report["missing"] = ["x"] * 5000
+    path.write_text(json.dumps(report))
+    assert stage.visit("report")["/run/{}"] == 200
+    text = stage.get("/run/report")[2]
+    assert text.count('id="finding-') == 200
+    assert "the worst of all" in text
+    assert "of its 1,004 findings only the worst 200 are taken over" in text
+    assert len(text) < 2_000_000
 
 
 @pytest.mark.parametrize(

@@ -9,24 +9,15 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from page_fixture import record
 from served_fixture import raw, served
+from served_fixture import runs as runs
 from surefoot.page import access as access_module
 from surefoot.page.access import Access
 from surefoot.page.app import create
 from test_page_access import ADDRESSES, assert_safe_headers
-from views_fixture import hostile, one_step
 
 TOKEN = "a-token-of-this-test"
 GUARDED = Access("0.0.0.0", TOKEN, frozenset({"box", "box.local"}))
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    record(one_step(), folder / "a run")
-    record(hostile(), folder / "hostile")
-    return folder
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Promise: whatever a stranger's file, words or request hold, the answer is in words.
+"""Promise: whatever a stranger's file or words hold, the answer is in words.
 
 Real artefacts are damaged at random (each damage from its number, so that it comes again): a file
-is read or refused with RecordError, a command ends with a status and no traceback, an address of
-the page never answers 5xx, and nothing outside of the folder is shown.
+is read or refused with RecordError, a command ends with a status and no traceback. For requests to
+the page see test_page_fuzz.
 """
 
 from __future__ import annotations
@@ -22,16 +22,12 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from starlette.routing import Route
-from starlette.testclient import TestClient
 from torch import nn
 
 import surefoot.benchmark
 import surefoot.page.server
-from strangers_fixture import sound
 from surefoot.cli import cli
 from surefoot.guarding.guard import Guard
-from surefoot.page.app import ROUTES, create
 from surefoot.record import Follower, RecordError, list_runs, read_run
 from surefoot.views.report import save_report
 from surefoot.views.terminal import print_verdict
@@ -235,74 +231,3 @@ def test_no_words_make_a_traceback(
     assert error is None or isinstance(error, SystemExit), (command, words, repr(error))
     assert told.exit_code in (0, 1, 2, 3), (command, words)
     assert "Traceback" not in told.output, (command, words)
-
-
-# -- the page --------------------------------------------------------------------------------------
-
-STREAMS = {"/events", "/run/{name}/events"}  # these go on for as long as the run does
-DEAR = {"/lab/result"}  # runs an experiment; its words are tested in test_page_lab
-ADDRESSES = [
-    route.path for route in ROUTES if isinstance(route, Route) and route.path not in STREAMS | DEAR
-]
-SECRET = "the secret beside the folder"
-NAMES = st.one_of(
-    st.sampled_from(
-        ["sound", "golden", "damaged", "..", "../secret", ".", "/etc/passwd", "%2e%2e"]
-    ),
-    st.sampled_from(["SF101", "init.rescale", "fc", "depth", "sound/../../secret", "%00"]),
-    st.text(max_size=20),
-)
-QUERIES = st.lists(
-    st.tuples(
-        st.sampled_from(["run", "name", "training", "of", "page", "sort", "only", "x", "depth"]),
-        st.one_of(NAMES, st.integers().map(str), st.floats().map(str)),
-    ),
-    max_size=4,
-)
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    root = tmp_path_factory.mktemp("page")
-    (root / "runs").mkdir()
-    for beside in ("secret", "run.json", "run.sqlite", "proof.json"):
-        (root / beside).write_text(SECRET)
-    sound(root / "runs" / "sound")
-    shutil.copytree(GOLDEN, root / "runs" / "golden")
-    shutil.copytree(GOLDEN, root / "runs" / "damaged")
-    data = (GOLDEN / "run.sqlite").read_bytes()
-    (root / "runs" / "damaged" / "run.sqlite").write_bytes(data[:9000])
-    app = create(root / "runs")
-    return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
-
-
-def test_every_address_is_among_those_that_are_asked_for() -> None:
-    assert len(ADDRESSES) > 15 and "/run/{name}" in ADDRESSES and "/compare.json" in ADDRESSES
-
-
-@settings(
-    max_examples=200, deadline=None, derandomize=True, database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)  # fmt: skip
-@given(
-    address=st.sampled_from(ADDRESSES), name=NAMES, query=QUERIES,
-    method=st.sampled_from(["GET"] * 8 + ["HEAD", "POST", "PUT", "OPTIONS", "BREW"]),
-)  # fmt: skip
-def test_no_request_makes_the_page_fail(
-    client: TestClient, address: str, name: str, query: list[tuple[str, str]], method: str
-) -> None:
-    from urllib.parse import quote
-
-    begun = time.monotonic()
-    target = address.replace("{name}", quote(name, safe="/%"))
-    answer = client.request(method, target, params=query, follow_redirects=False)
-    said = (method, target, query)
-    assert answer.status_code < 500, said
-    assert "Traceback" not in answer.text and SECRET not in answer.text, said
-    assert time.monotonic() - begun < 20, said
-    if answer.headers.get("content-type", "").startswith("application/json") and answer.content:
-        json.loads(answer.text, parse_constant=_refuse)
-
-
-def _refuse(word: str) -> None:
-    raise AssertionError(f"{word} is no JSON")

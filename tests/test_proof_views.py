@@ -18,10 +18,11 @@ import pytest
 from rich.console import Console
 
 from surefoot.findings import Cause, Finding, Pathology, Remedy, Severity
-from surefoot.trial.effect import Effect
+from surefoot.trial import judgement
+from surefoot.trial.effect import Effect, effect
 from surefoot.trial.proof import Curve, Outcome, Proof, Trial
 from surefoot.views import words
-from surefoot.views.proof import badge, print_proof, render_proof
+from surefoot.views.proof import badge, print_proof, render_proof, told_of
 from views_fixture import HOSTILE, Page
 
 CHROMIUM = "/usr/bin/chromium"
@@ -164,6 +165,29 @@ def test_the_patch_or_the_code_to_paste() -> None:
     assert "    nn.ReLU()" in printed(PROOFS["pasted"][0]())
     page = Page(render_proof(PROOFS["pasted"][0]().to_json())).text
     assert "could not be located" in page and "nn.ReLU()" in page
+
+
+def test_a_loss_that_was_never_finite_is_shown_as_such() -> None:
+    lost = effect([math.inf] * 2, [0.1] * 2, [math.inf] * 2)
+    one = trial("activation.relu", 1.0, Outcome.PROVEN)
+    told = judgement.words(lost, "the finding is gone", 2)
+    proof = replace(proven(), trials=(replace(one, effect=lost, words=told),))
+    for text in (Page(render_proof(proof.to_json())).text, printed(proof, 4000)):
+        assert "loss never finite without it, 0.1 with it" in " ".join(text.split())
+        assert "e+30" not in text
+    (kept,) = json.loads(proof.dumps())["trials"]
+    assert kept["effect"]["before"] == 1e30  # the contract has numbers there
+
+
+def test_no_more_is_shown_than_any_proof_has() -> None:
+    """A stranger's file of eight megabytes holds tens of thousands of trials."""
+    many = [trial("learning_rate.scale", 0.5, Outcome.HARMED, factor=k / 7) for k in range(500)]
+    proof = replace(proven(), trials=tuple(many), unhelpful=(("clipping.norm", "why"),) * 500)
+    told = told_of(proof.to_json())
+    assert len(told["trials"]) == len(told["unhelpful"]) == 200
+    assert len(told["drawn"]["paired"]["data"]) == 201
+    assert "And 600 more." in Page(render_proof(proof.to_json())).text
+    assert "more." not in Page(render_proof(proven().to_json())).text
 
 
 def test_what_was_not_tried_is_said(pages: dict[str, tuple[str, Page]]) -> None:

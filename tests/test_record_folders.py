@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from record_fixture import REPORT, TABLE, wait_until
 from surefoot.findings import Report, Verdict
 from surefoot.record import RecordError, Writer, list_runs, new_folder, read_run
+from surefoot.record.folder import vacate
+from surefoot.record.store import Store
 
 
 def test_new_folder_names(tmp_path: Path) -> None:
@@ -83,6 +89,65 @@ def test_of_many_writers_on_one_folder_one_wins(tmp_path: Path) -> None:
     won[0].declare(0, TABLE, {"x": 1})
     won[0].close()
     assert won[0].problem is None and read_run(tmp_path).layers == TABLE
+
+
+def test_a_vacated_folder_keeps_nothing_of_the_record(tmp_path: Path) -> None:
+    """Of a writer that was cut off on any step of its way, the log's end included."""
+    for name in ("run.sqlite", "run.json", *(f"run.sqlite-{k}" for k in ("wal", "shm", "journal"))):
+        (tmp_path / name).write_bytes(b"of the run before")
+    (tmp_path / "notes.txt").write_text("the user's own")
+    vacate(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    vacate(tmp_path)  # of nothing
+    writer = Writer(tmp_path, {})
+    writer.declare(0, TABLE, {"x": 1})
+    writer.close(REPORT)
+    assert read_run(tmp_path).report.to_json() == REPORT.to_json()
+
+
+def test_a_writer_that_ends_late_leaves_the_next_one_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Writer, "INTERVAL_SECONDS", 0.002)
+    reached, go, write = threading.Event(), threading.Event(), Store.write
+
+    def slow(self: Store, *arguments: Any) -> None:
+        write(self, *arguments)
+        reached.set()
+        go.wait(120.0)
+
+    late = Writer(tmp_path, {})
+    monkeypatch.setattr(late, "CLOSE_SECONDS", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", slow)
+        late.close()
+        assert reached.wait(120.0)
+    vacate(tmp_path)
+    following = Writer(tmp_path, {})
+    following.declare(0, TABLE, {"x": 1})
+    for step in range(2):
+        following.put(0, step, {"x": np.array([step])})
+        wait_until(lambda step=step: following.committed.get(0) == step)
+        go.set()
+        late._thread.join()
+    assert read_run(tmp_path).series["x"].last.ravel().tolist() == [0, 1]
+    following.close(REPORT)
+    assert following.problem is None
+    assert read_run(tmp_path).report.to_json() == REPORT.to_json()
+
+
+def test_a_run_that_ended_before_its_tables_were_made_says_so(tmp_path: Path) -> None:
+    """`kill -9` in the first milliseconds leaves a file of no bytes, or of a log's first page."""
+    early = new_folder(tmp_path, "early") / "run.sqlite"
+    with closing(sqlite3.connect(early)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    assert early.stat().st_size == 4096
+    (new_folder(tmp_path, "earlier") / "run.sqlite").touch()
+    for run in list_runs(tmp_path):
+        assert f"{run.path / 'run.sqlite'} holds nothing yet: its run has only" in str(run.problem)
+        with pytest.raises(RecordError, match="ended as it began"):
+            read_run(run.path)
+    assert len(list_runs(tmp_path)) == 2
 
 
 def test_listing(tmp_path: Path) -> None:

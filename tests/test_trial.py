@@ -17,7 +17,7 @@ from surefoot.findings import Cause, Finding, Guarded, Pathology, Remedy, Report
 from surefoot.trial.arm import Arm, Spec, run_here
 from surefoot.trial.effect import effect
 from surefoot.trial.halving import Halving
-from surefoot.trial.judgement import judged, sound
+from surefoot.trial.judgement import judged, sound, words
 from surefoot.trial.proof import Outcome
 
 R = Remedy("learning_rate.scale", None, "", parameters={"factor": 0.1})
@@ -67,6 +67,31 @@ def test_a_lost_run_counts_as_an_untrained_one() -> None:
     e = effect([math.inf], [0.5], [2.0])
     assert e.value == pytest.approx(0.25) and e.low is None
     assert effect([math.inf], [1.0], [math.inf]).value == pytest.approx(1e-30)
+
+
+NAN = math.nan
+NEVER = {
+    # final losses before and after, the first ones, and what is said
+    "without it": ([NAN, math.inf], [0.1, 0.2], [NAN, NAN], "never finite without it, 0.2 with it"),
+    "with it": ([2.0, 2.2], [NAN, NAN], [NAN, NAN], "2.2 without it, never finite with it"),
+    "at all": ([NAN, NAN], [NAN, NAN], [NAN, NAN], "never finite, without it or with it"),
+    "once": ([NAN, 2.0, 2.0], [0.1, 0.1, 0.1], [NAN, 2.3, 2.3],
+             "from 2 to 0.1 (never finite in 1 of 3 without it, in 0 of 3 with it)"),
+    "but at first": ([NAN, NAN], [0.1, 0.1], [2.3, 2.3], "from 2.3 to 0.1 (x0.043,"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", NEVER)
+def test_a_loss_that_was_never_finite_is_said_to_be_so(which: str) -> None:
+    before, after, first, said = NEVER[which]
+    found = effect(before, after, first)
+    told = words(found, "the finding is gone", found.pairs)
+    assert told.startswith(f"loss {said}")
+    assert told.endswith(f" over {found.pairs} pairs of runs, the finding is gone")
+    assert "e+" not in told and "e-" not in told
+    numbers = found.to_json()
+    assert set(numbers) == {"before", "after", "value", "low", "high", "pairs", "ratio"}
+    assert all(math.isfinite(number) for number in numbers.values())
 
 
 def test_no_pairs_no_effect() -> None:

@@ -15,7 +15,8 @@ class Options:
     """What `surefoot run` was asked to do; `record=False` leaves nothing on disk but `json`.
 
     forensics: whether a step that turned bad may be tried again on copies. guard: whether a guard
-    acts on the training; dry_run: or only says what it would do.
+    acts on the training; dry_run: or only says what it would do. view: whether a page of the run is
+    served while it goes on.
     """
 
     program: Program
@@ -30,6 +31,7 @@ class Options:
     fail_on: Severity | None = None
     ignore: tuple[str, ...] = ()
     quiet: bool = False
+    view: bool = False
 
     def words(self) -> list[str]:
         """The options as they are typed, for the processes of a launcher: those that are theirs."""
@@ -40,6 +42,7 @@ class Options:
         words += [] if self.forensics else ["--no-forensics"]
         words += ["--guard"] if self.guard else []
         words += ["--dry-run"] if self.dry_run else []
+        words += ["--view"] if self.view else []
         return [*words, "--quiet"] if self.quiet else words
 
     def environment(self) -> dict[str, Any]:

@@ -164,6 +164,8 @@ class _Watcher:
                 if self._delivery is not None and self._folder is not None:
                     self._delivery.leave(record=self._folder)
                 self._follow_spawned()
+                if self._options.view and self._folder is not None:
+                    self._attempt("there is no live page", self._open_page, self._folder)
                 if self._voice.terminal and self._first and not self._options.quiet:
                     self._tell(session, announce=folder is None)
         except Exception as error:
@@ -184,6 +186,11 @@ class _Watcher:
                     self._voice.interject(f"recording to {clean(place)}; follow it with: {follow}")
             self._progress = Progress(self._voice, session, follow)
             self._progress.start()
+
+    def _open_page(self, folder: Path) -> None:
+        from surefoot.live_page import open_page
+
+        open_page(folder, self._voice)
 
     def _quiet_down(self) -> None:
         if self._progress is not None:
@@ -212,7 +219,8 @@ class _Watcher:
                 if self._folder is not None:
                     vacate(self._folder)
             self._elsewhere = self._elsewhere or Delivery.made()
-            there = replace(self._options, runs=self._runs, json=None, fail_on=None)
+            # The page has all runs of the folder, and goes on with this process.
+            there = replace(self._options, runs=self._runs, json=None, fail_on=None, view=False)
             return _Spawned(function, there, self._folder, self._elsewhere)
         except Exception as error:
             self._voice.say(f"the spawned processes are not watched: {_in_a_line(error)}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from surefoot.cli.shared import NoProgram, check_rules, fail_on_option, ignore_option, json_option
+from surefoot.cli.view import check_extra
 from surefoot.findings import Severity
 from surefoot.options import Options
 from surefoot.script import ScriptError, locate
@@ -39,6 +41,7 @@ class _RunCommand(click.Command):
 @click.option("--guard", is_flag=True, help="Hold back what would ruin it; exit 4 if all is vain.")
 @click.option("--dry-run", is_flag=True, help="With --guard: only say what would be done.")
 @click.option("--quiet", is_flag=True, help="Print no verdict.")
+@click.option("--view", is_flag=True, help="Serve a page of it for as long as it goes on.")
 @click.argument("script", metavar="SCRIPT")
 @click.argument("arguments", metavar="[ARGS]...", nargs=-1, type=click.UNPROCESSED)
 def run_command(
@@ -53,6 +56,7 @@ def run_command(
     guard: bool,
     dry_run: bool,
     quiet: bool,
+    view: bool,
     script: str,
     arguments: tuple[str, ...],
 ) -> Options:
@@ -69,6 +73,7 @@ def run_command(
     _check_name(name, runs)
     if dry_run and not guard:
         raise click.UsageError("expected --guard with --dry-run: it says what a guard would do.")
+    _check_view(view, no_record)
     check_rules(ignore)
     try:
         program = locate(script, module=module)
@@ -87,7 +92,19 @@ def run_command(
         fail_on=Severity(fail_on) if fail_on else None,
         ignore=ignore,
         quiet=quiet,
+        view=view,
     )
+
+
+def _check_view(view: bool, no_record: bool) -> None:
+    """Refuse a page that could not be served, before the training and not in the middle of it."""
+    if not view:
+        return
+    if no_record:
+        raise click.UsageError("expected --view without --no-record: the page shows the record.")
+    if not hasattr(os, "fork"):
+        raise click.UsageError("--view is for Linux and macOS. Next: surefoot view, beside it")
+    check_extra()
 
 
 def _check_name(name: str | None, runs: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,14 @@ from pathlib import Path
 import click
 
 _EXTRA = "expected {}, found none: install what the page needs with `pip install 'surefoot[view]'`"
+NEEDED = ("markdown_it", "sse_starlette", "starlette", "uvicorn")
+
+
+def check_extra() -> None:
+    """Refuse to go on without what the page needs; nothing of it is imported for that."""
+    missing = next((name for name in NEEDED if importlib.util.find_spec(name) is None), None)
+    if missing is not None:
+        raise click.ClickException(_EXTRA.format(missing))
 
 
 @click.command("view")

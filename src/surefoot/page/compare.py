@@ -12,10 +12,9 @@ from starlette.responses import JSONResponse, Response
 from surefoot.page.differences import judged, measured, settings
 from surefoot.page.drawing import bare
 from surefoot.page.render import html
-from surefoot.page.run import linked
-from surefoot.page.shelf import Reading
+from surefoot.page.run import linked, standing
+from surefoot.page.shelf import Look
 from surefoot.record import RecordError
-from surefoot.record.data import RunData
 from surefoot.views import words
 from surefoot.views.figures import COMPARED, compared
 from surefoot.views.story import ending
@@ -25,29 +24,33 @@ _CHOICE = 500  # runs that the form offers
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two. data: None where it cannot be shown; problem says why then."""
+    """One of the two. look: None where it cannot be shown; problem says why then."""
 
     name: str
     linked: str
-    data: RunData | None = None
-    live: bool = False
+    look: Look | None = None
     problem: str = ""
 
     @property
     def told(self) -> dict[str, Any]:
         """What its card says."""
-        if self.data is None:
+        if self.look is None:
             return {}
-        report = self.data.report
-        return {"report": report, "lead": words.lead(report), "ending": ending(self.data)}
+        report = self.look.data.report
+        return {
+            "report": report,
+            "lead": words.lead(report),
+            "ending": ending(self.look.data),
+            "now": standing(self.look),
+        }
 
 
 def page(request: Request) -> Response:
     """The runs `?run=a&run=b`; with fewer of them a form to choose them by."""
     names = request.query_params.getlist("run")
     sides = [_side(request, name) for name in names[:2]]
-    known = [side.data for side in sides if side.data is not None]
-    shelf = request.app.state.shelf
+    known = [side.look.data for side in sides if side.look is not None]
+    runs = request.app.state.shelf.runs()[:_CHOICE]
     told: dict[str, Any] = {"judged": [], "measured": [], "differ": [], "same": []}
     if len(known) == 2:
         differ, same = settings(*known)
@@ -62,8 +65,8 @@ def page(request: Request) -> Response:
         code=404 if sides and not known else 200,
         here="/compare",
         sides=sides,
-        chosen=_chosen(names, [run.name for run in shelf.runs()[:_CHOICE]]),
-        runs=shelf.runs()[:_CHOICE],
+        chosen=_chosen(names, [run.name for run in runs]),
+        runs=runs,
         unused=names[2:],
         both=len(known) == 2,
         alike=len(names) >= 2 and names[0] == names[1],
@@ -79,19 +82,18 @@ def figures(request: Request) -> Response:
     names = request.query_params.getlist("run")[:2]
     drawn: dict[str, Any] = dict.fromkeys(COMPARED)
     if len(names) == 2:
-        one, other = (_reading(request, name).refresh() for name in names)
+        one, other = (_look(request, name).data for name in names)
         drawn |= {name: bare(figure) for name, figure in compared(one, other).items()}
     return JSONResponse(drawn)
 
 
-def _reading(request: Request, name: str) -> Reading:
-    return request.app.state.shelf.reading(name)
+def _look(request: Request, name: str) -> Look:
+    return request.app.state.shelf.reading(name).look()
 
 
 def _side(request: Request, name: str) -> Side:
     try:
-        reading = _reading(request, name)
-        return Side(name, linked(name), reading.refresh(), reading.live)
+        return Side(name, linked(name), _look(request, name))
     except RecordError as error:
         return Side(name, linked(name), problem=str(error))
 

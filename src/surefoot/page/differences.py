@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from surefoot.views.report import flat
 from surefoot.views.vitals import Vitals, vitals
 
 _MOST = 200  # rows of any of the tables
+_SETTINGS = 5000  # of an environment that are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def worst_growth(data: RunData) -> tuple[float, str]:
 
 def settings(a: RunData, b: RunData) -> tuple[list[Setting], list[Setting]]:
     """What differs in the environments, and what is the same in both."""
-    one, other = dict(_leaves(a.environment)), dict(_leaves(b.environment))
+    one, other = (dict(islice(_leaves(run.environment), _SETTINGS)) for run in (a, b))
     every = [Setting(key, one.get(key), other.get(key)) for key in dict.fromkeys([*one, *other])]
     differ = [setting for setting in every if setting.a != setting.b]
     return differ[:_MOST], [setting for setting in every if setting.a == setting.b][:_MOST]
@@ -145,7 +147,7 @@ def _row(title: str, a: float | None, b: float | None) -> Measured:
 
 
 def _word(value: float | None) -> str:
-    return "-" if value is None else words.number(float(value))
+    return "-" if value is None else words.finite(value)
 
 
 def _decades(factor: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from surefoot.page import layers
 from surefoot.page.drawing import bare
 from surefoot.page.missing import missing, nearest
 from surefoot.page.render import html, number_in
-from surefoot.page.run import linked, of
+from surefoot.page.run import linked, of, standing
 from surefoot.page.seen import seen
 from surefoot.record.data import RunData
 from surefoot.views import words
@@ -33,14 +34,16 @@ class Link:
 
 def page(request: Request) -> Response:
     """The page of the layer `?name=`; of several by one name the `?nth=`."""
-    reading = of(request)
-    data = reading.refresh()
+    look = of(request).look()
+    data = look.data
     index = _index(request, data)
     if index is None:
         return _missing(request, data)
     place = layers.in_order(data)
     at = place.index(index)
     layer = data.layers.layers[index]
+    link = _links(data)
+    children = [i for i, other in enumerate(data.layers.layers) if other.parent == index]
     origins, victims = layers.named(data)
     training = number_in(request, "training")
     return html(
@@ -52,24 +55,24 @@ def page(request: Request) -> Response:
         parameters=[data.layers.parameters[i] for i in data.layers.parameters_of(index)],
         linked=linked(request.path_params["name"]),
         suffix="" if training is None else f"&training={training}",
-        query=_link(data, index).query,
-        previous=_link(data, place[at - 1]) if at else None,
-        following=_link(data, place[at + 1]) if at + 1 < len(place) else None,
-        children=[_link(data, i) for i in _children(data, index)[:_CHILDREN]],
-        more=max(len(_children(data, index)) - _CHILDREN, 0),
+        query=link(index).query,
+        previous=link(place[at - 1]) if at else None,
+        following=link(place[at + 1]) if at + 1 < len(place) else None,
+        children=[link(i) for i in children[:_CHILDREN]],
+        more=max(len(children) - _CHILDREN, 0),
         origin=_findings(data, origins.get(layer.name, ())),
         victim=_findings(data, victims.get(layer.name, ())),
         inside=layers.inside(data, layer.name)[:_INSIDE],
         seen=seen(data, index),
         figures={name: (spec.title, spec.caption) for name, spec in LAYER_FIGURES.items()},
         drawn=[name for name in LAYER_FIGURES if _drawn(data, index, name) is not None],
-        live=reading.live,
+        now=standing(look),
     )
 
 
 def figures(request: Request) -> Response:
     """The figures of the layer, null where there is nothing to draw."""
-    data = of(request).refresh()
+    data = of(request).look().data
     index = _index(request, data)
     if index is None:
         return _missing(request, data)
@@ -99,14 +102,15 @@ def _missing(request: Request, data: RunData) -> Response:
     )
 
 
-def _link(data: RunData, index: int) -> Link:
-    layer = data.layers.layers[index]
-    nth = sum(other.name == layer.name for other in data.layers.layers[: index + 1])
-    return Link(data.layers.title(index), layer.type, layers.query(layer.name, nth))
+def _links(data: RunData) -> Callable[[int], Link]:
+    """What makes the link of a layer."""
+    places = layers.nths(data)
 
+    def link(index: int) -> Link:
+        layer = data.layers.layers[index]
+        return Link(data.layers.title(index), layer.type, layers.query(layer.name, places[index]))
 
-def _children(data: RunData, index: int) -> list[int]:
-    return [i for i, layer in enumerate(data.layers.layers) if layer.parent == index]
+    return link
 
 
 def _findings(data: RunData, numbers: tuple[int, ...]) -> list[tuple[int, Any]]:

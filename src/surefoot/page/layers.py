@@ -12,8 +12,6 @@ from surefoot.views import words
 from surefoot.views.figures.rows import executed, layers_with
 from surefoot.views.vitals import Against, LayerNow, vitals
 
-MOST = 1000  # rows of the table
-
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:

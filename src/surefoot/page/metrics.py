@@ -28,6 +28,6 @@ def _live(shelf: Shelf) -> Iterator[RunData]:
     for run in shelf.runs():
         if run.live:
             try:
-                yield shelf.reading(run.name).refresh()
+                yield shelf.reading(run.name).look().data
             except RecordError:  # it has gone since
                 continue

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sse_starlette import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from surefoot.page.render import html
+from surefoot.page.shelf import Shelf
+from surefoot.page.stream import stream
 from surefoot.record import RunSummary
 
 _PAUSE = 0.5  # seconds between two looks at a folder that someone watches
@@ -28,12 +29,12 @@ def rows(request: Request) -> Response:
     return html("runs.html.j2", runs=request.app.state.shelf.runs())
 
 
-async def events(request: Request) -> EventSourceResponse:
+async def events(request: Request) -> Response:
     """Tells when the list looks different, and once at the start: a page may have slept."""
-    return EventSourceResponse(_changes(request.app.state.shelf))
+    return stream(request, _changes(request.app.state.shelf))
 
 
-async def _changes(shelf: Any) -> AsyncIterator[dict[str, str]]:
+async def _changes(shelf: Shelf) -> AsyncIterator[dict[str, str]]:
     before = None
     while True:
         now = _looks(await run_in_threadpool(shelf.runs))

@@ -11,7 +11,7 @@ from surefoot.record.data import RunData
 from surefoot.signals.flow import Call, Flow, TensorStats
 from surefoot.views.words import number, plural
 
-Reading = str | None  # a number as words, None where it was not measured
+Word = str | None  # for a number, None where it was not measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Row:
     """One line: what was measured at each of the steps, what it means, which rules judge it."""
 
     title: str
-    values: tuple[Reading, ...]
+    values: tuple[Word, ...]
     meaning: str
     rules: tuple[str, ...] = ()
 
@@ -65,7 +65,7 @@ def growth(call: Call) -> float:
     return leaving.norm / arriving.norm
 
 
-def share(value: float | None) -> Reading:
+def share(value: float | None) -> Word:
     """A share in percent, as words.
 
     >>> share(0.1234), share(0.0), share(None)
@@ -105,11 +105,11 @@ def _notes(data: RunData, layer: int, flows: list[Flow], called: list[list[Call]
     return notes
 
 
-def _rms(stats: TensorStats | None) -> Reading:
+def _rms(stats: TensorStats | None) -> Word:
     return None if stats is None else _finite(stats, stats.rms)
 
 
-def _norm(stats: TensorStats | None) -> Reading:
+def _norm(stats: TensorStats | None) -> Word:
     return None if stats is None else _finite(stats, stats.norm)
 
 
@@ -118,16 +118,16 @@ def _finite(stats: TensorStats, value: float) -> str:
     return "no finite value" if 0 < stats.numel <= stats.nonfinite else number(float(value))
 
 
-def _factor(value: float) -> Reading:
+def _factor(value: float) -> Word:
     return None if math.isnan(value) else f"{number(float(value))}x"
 
 
-def _zeros(call: Call) -> Reading:
+def _zeros(call: Call) -> Word:
     out = call.output
     return share(out.zeros / out.numel) if out is not None and out.numel else None
 
 
-def _broken(call: Call) -> Reading:
+def _broken(call: Call) -> Word:
     """How many elements are not finite: of the output, and of the gradient that arrives."""
     known = [
         (name, stats.nonfinite)
@@ -140,13 +140,13 @@ def _broken(call: Call) -> Reading:
     return ", ".join(bad) or "none"
 
 
-def _through_time(call: Call) -> Reading:
+def _through_time(call: Call) -> Word:
     """How much of the last hidden state's gradient reaches the first one."""
     times = [x for x in call.through_time or () if math.isfinite(x)]
     return None if not times else _factor(10.0 ** min(times[0], 300.0))
 
 
-def _weights(call: Call) -> Reading:
+def _weights(call: Call) -> Word:
     return None if call.weight_norm is None else number(call.gain)
 
 
@@ -162,7 +162,7 @@ def _growth_rules(call: Call) -> tuple[str, ...]:
 _LINES: tuple[
     tuple[
         str,
-        Callable[[Call], Reading],
+        Callable[[Call], Word],
         str,
         tuple[str, ...] | Callable[[Call], tuple[str, ...]],
     ],

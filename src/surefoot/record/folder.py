@@ -15,7 +15,7 @@ from typing import Any
 
 from surefoot.files import replace_text
 from surefoot.findings import Report, Verdict
-from surefoot.record.database import DATABASE, open_reader
+from surefoot.record.database import DATABASE, locked, open_reader
 from surefoot.record.schema import RecordError
 
 REPORT = "run.json"
@@ -29,7 +29,8 @@ class RunSummary:
 
     `steps` counts those of the training that has most; `verdict` is None until there is one;
     `live` says that the process that writes it still runs on this machine; `problem` says why the
-    folder cannot be read, all else but name and path being unknown then.
+    folder cannot be read, all else but name and path being unknown then; `busy` that it may be in a
+    moment, because another program holds it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class RunSummary:
     verdict: Verdict | None = None
     live: bool = False
     problem: str | None = None
+    busy: bool = False
 
 
 def new_folder(runs: Path, name: str | None = None, script: str | None = None) -> Path:
@@ -78,7 +80,8 @@ def vacate(folder: Path) -> None:
 
     Its writer is closed.
     """
-    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", REPORT):
+    sides = (f"{DATABASE}-{kind}" for kind in ("wal", "shm", "journal"))
+    for name in (DATABASE, *sides, REPORT):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -117,7 +120,8 @@ def summarise(path: Path) -> RunSummary:
                 live=live,
             )
     except RecordError as error:
-        return RunSummary(path.name, path, problem=str(error))
+        busy = locked(error.__cause__ or error)
+        return RunSummary(path.name, path, problem=str(error), busy=busy)
 
 
 def _verdict(path: Path, connection: sqlite3.Connection) -> Verdict | None:

@@ -17,6 +17,7 @@ from surefoot.layers import Kind, Layer, LayerTable
 from surefoot.record.conform import clean, valid
 from surefoot.record.data import Event, RunData
 from surefoot.record.database import open_reader
+from surefoot.record.extent import within
 from surefoot.record.folder import read_facts, read_report
 from surefoot.record.proofs import proven
 from surefoot.record.rows import read_series
@@ -128,7 +129,7 @@ def report_of(connection: sqlite3.Connection, folder: Path, training: int) -> Re
             "SELECT rows FROM progress WHERE training = ?", (training,)
         ).fetchone()
         report = Report(steps=rows[0] if rows else 0, missing=(_CUT_OFF,))
-    data = clean(proven(report, folder).to_json())
+    data = clean(proven(within(report), folder).to_json())
     return valid(Report.from_json(data), Report)
 
 

@@ -19,12 +19,16 @@ from typing import Any
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179)
 _NORMAL = 1.96
 _AWAY = 10.0  # times the first loss: a run that ends higher was lost
+# The loss of a run that was lost and had none to begin with: larger than any, and still a number.
+NEVER_FINITE = 1e30
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
     """before, after: typical final losses; value: after / before, or after - before where `ratio`
     is False; low, high: its 95 % interval, None of a single pair; pairs: how many runs of each.
+    lost: how many of those before and after had a finite loss neither first nor last; all numbers
+    hold `NEVER_FINITE` in its place.
     """
 
     before: float
@@ -34,6 +38,7 @@ class Effect:
     high: float | None
     pairs: int
     ratio: bool = True
+    lost: tuple[int, int] = (0, 0)
 
     @property
     def none(self) -> float:
@@ -41,8 +46,8 @@ class Effect:
         return 1.0 if self.ratio else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict, of finite numbers."""
-        return asdict(self)
+        """A plain dict, of finite numbers; `lost` is no part of the contract."""
+        return {name: value for name, value in asdict(self).items() if name != "lost"}
 
 
 def effect(before: Sequence[float], after: Sequence[float], first: Sequence[float]) -> Effect:
@@ -68,13 +73,14 @@ def effect(before: Sequence[float], after: Sequence[float], first: Sequence[floa
     high = None if half is None else mean + half
     if ratio:
         low, high = (None if x is None else math.exp(min(x, 700.0)) for x in (low, high))
-    return Effect(_middle(before), _middle(after), value, low, high, len(pairs), ratio)
+    lost = before.count(NEVER_FINITE), after.count(NEVER_FINITE)
+    return Effect(_middle(before), _middle(after), value, low, high, len(pairs), ratio, lost)
 
 
 def _learned(loss: float, first: float) -> float:
-    """The loss, or for a lost run that of the untrained network; 1e30 where that was lost too."""
+    """The loss, or for a lost run that of the untrained network, where that was any."""
     if not math.isfinite(first):
-        return loss if math.isfinite(loss) else 1e30
+        return loss if math.isfinite(loss) else NEVER_FINITE
     lost = not math.isfinite(loss) or loss > _AWAY * first > 0
     return first if lost else loss
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from surefoot.findings import Cause, Remedy, Report, Severity
 from surefoot.trial.arm import Arm
-from surefoot.trial.effect import Effect, effect
+from surefoot.trial.effect import NEVER_FINITE, Effect, effect
 from surefoot.trial.proof import Curve, Outcome, Trial
 
 _CLEAR = 0.1  # of the loss: less is no effect worth a change of the code
@@ -99,10 +99,25 @@ def words(found: Effect | None, gone: str, pairs: int) -> str:
     runs = "one pair of runs" if pairs == 1 else f"{pairs} pairs of runs"
     if found is None:
         return f"{gone}, over {runs}; no loss was seen"
+    return f"{_change(found)} over {runs}, {gone}"
+
+
+def _change(found: Effect) -> str:
+    """What became of the loss; no factor where some of the runs never had a finite one."""
+    if found.before == found.after == NEVER_FINITE:
+        return "loss never finite, without it or with it"
+    if NEVER_FINITE in (found.before, found.after):
+        before, after = (
+            "never finite" if x == NEVER_FINITE else f"{x:.3g}" for x in (found.before, found.after)
+        )
+        return f"loss {before} without it, {after} with it"
     change = f"loss from {found.before:.3g} to {found.after:.3g}"
+    if any(found.lost):
+        without, with_it = (f"in {count} of {found.pairs}" for count in found.lost)
+        return f"{change} (never finite {without} without it, {with_it} with it)"
     if found.ratio and found.low is not None and found.high is not None:
         change += f" (x{found.value:.2g}, 95 % {found.low:.2g} to {found.high:.2g})"
-    return f"{change} over {runs}, {gone}"
+    return change
 
 
 def _gauges(before: Arm, after: Arm) -> dict[str, tuple[float, float]]:

@@ -20,7 +20,7 @@ from surefoot.record.data import RunData
 from surefoot.views.acts import guarded
 from surefoot.views.terminal import OTHERS, STYLE, headline, shown, summary
 from surefoot.views.vitals import Against, LayerNow, Vitals, vitals
-from surefoot.views.words import clean, lead, number, plural, shorten
+from surefoot.views.words import clean, finite, lead, number, plural, shorten
 
 CUT_OFF = "Cut off: no process of this machine goes on with it, and it has left no final verdict."
 _FEW = 8  # layers of a frame that is not bounded by a screen
@@ -118,7 +118,7 @@ def _losses(loss: tuple[float, float, float] | None) -> str:
     if loss is None:
         return "not seen"
     return " · ".join(
-        f"{name} {_size(value)}"
+        f"{name} {finite(value)}"
         for name, value in zip(("now", "lowest", "first"), loss, strict=True)
     )
 
@@ -127,12 +127,7 @@ def _against(gradient: Against | None) -> str:
     if gradient is None:
         return "not measured"
     times = _times(gradient.factor)
-    return f"now {_size(gradient.now)} · median {_size(gradient.usual)}{times and f' ({times})'}"
-
-
-def _size(value: float) -> str:
-    """The record cannot tell NaN from infinity, nor does it matter to who follows a run."""
-    return number(value) if math.isfinite(value) else "not finite"
+    return f"now {finite(gradient.now)} · median {finite(gradient.usual)}{times and f' ({times})'}"
 
 
 def _times(factor: float) -> str:

@@ -25,6 +25,7 @@ from surefoot.views.terminal import NAME, shown
 from surefoot.views.words import CAUSE, PATHOLOGY, clean, clean_code, number, plural, shorten
 
 _STYLE = {"proven": "bold green", "harmed": "bold red", "refused": "yellow"}
+_SHOWN = 200  # trials on a page, and remedies that were not tried: more than a proof ever has
 _CAPTION = (
     "The loss of the training as it is, and with each remedy, from the same seed and on the same "
     "batches. A curve below the red one learns faster; a gap is a loss that was not finite."
@@ -130,7 +131,8 @@ def render_proof(proof: Mapping[str, Any]) -> str:
 
 def told_of(proof: Mapping[str, Any]) -> dict[str, Any]:
     """What the template of a proof's trials asks for; raises whatever a file that is none makes."""
-    curves = {title(t): _losses(t["curve"]) for t in proof["trials"] if t["curve"]}
+    trials, unhelpful = proof["trials"][:_SHOWN], proof["unhelpful"][:_SHOWN]
+    curves = {title(t): _losses(t["curve"]) for t in trials if t["curve"]}
     winner, finding = _winner(proof), found(proof)
     drawn = {}
     if proof["before"]:
@@ -144,7 +146,9 @@ def told_of(proof: Mapping[str, Any]) -> dict[str, Any]:
         "finding": finding,
         "pathology": PATHOLOGY[finding.pathology][0] if finding else "",
         "cause": CAUSE[finding.cause][0] if finding else "",
-        "titles": [title(t) for t in proof["trials"]],
+        "trials": [(title(trial), trial) for trial in trials],
+        "unhelpful": unhelpful,
+        "more": len(proof["trials"]) + len(proof["unhelpful"]) - len(trials) - len(unhelpful),
         "caption": _CAPTION,
         "drawn": drawn,
     }

@@ -241,6 +241,17 @@ def number(value: Any) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
+def finite(value: float) -> str:
+    """A number of a record as `number`; where it is none, that.
+
+    A record cannot tell NaN from infinity, and whoever follows a run has no use for it either.
+
+    >>> finite(0.5), finite(float("inf"))
+    ('0.500', 'not finite')
+    """
+    return number(value) if math.isfinite(value) else "not finite"
+
+
 def percent(share: float) -> str:
     """A share of one in whole per cent, whatever a stranger's report holds in its place.
 

@@ -47,10 +47,10 @@ document.addEventListener("keydown", (event) => {
   if (act) { event.preventDefault(); act(); }
 });
 
-off.checked = localStorage.getItem("surefoot-keys") === "off";
-off.addEventListener("change", () => {
-  localStorage.setItem("surefoot-keys", off.checked ? "off" : "on");
-});
 opener.hidden = false;
 opener.addEventListener("click", () => dialog.showModal());
 field?.addEventListener("input", filter);
+off.addEventListener("change", () => {
+  localStorage.setItem("surefoot-keys", off.checked ? "off" : "on");
+});
+off.checked = localStorage.getItem("surefoot-keys") === "off"; // last: some browsers keep nothing

@@ -9,7 +9,7 @@ const redraw = plots(document.getElementById("plots"), (drawn) => {
   document.getElementById("over-time").hidden = !drawn;
 });
 
-following([told.dataset.events], async (states) => {
-  live.hidden = !states.some((state) => state.live);
+following([told], async (runs) => {
+  live.hidden = !runs.some((run) => run.live);
   await Promise.all([renew(["told"]), redraw()]);
 });

@@ -8,14 +8,21 @@ const ticked = () => [...list.querySelectorAll("input:checked")].map((box) => bo
 const compare = document.getElementById("compare");
 const count = () => { compare.disabled = ticked().length !== 2; };
 
+// What finds an element of the list again, wherever its run stands by then.
+const known = (element) => {
+  if (element.matches("input")) return `input[value="${CSS.escape(element.value)}"]`;
+  const address = element.getAttribute("href");
+  return address ? `a[href="${CSS.escape(address)}"]` : "[tabindex]";
+};
+
 const refresh = async () => {
   const answer = await fetch("/list");
   if (!answer.ok) return;
   const kept = new Set(ticked());
-  const line = document.activeElement?.closest("a[data-line]")?.getAttribute("href");
+  const focused = list.contains(document.activeElement) ? known(document.activeElement) : null;
   list.innerHTML = await answer.text();
   for (const box of list.querySelectorAll("input")) box.checked = kept.has(box.value);
-  if (line) list.querySelector(`a[data-line][href="${CSS.escape(line)}"]`)?.focus();
+  if (focused) list.querySelector(focused)?.focus({ preventScroll: true });
   filter();
   count();
 };

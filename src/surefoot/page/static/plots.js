@@ -9,8 +9,12 @@ export const plots = (place, told = () => {}) => {
   let figures = null;
 
   const show = async (wanted) => {
-    figures ??= fetch(place.dataset.from).then((answer) => (answer.ok ? answer.json() : {}));
-    const known = await figures;
+    figures ??= fetch(place.dataset.from)
+      .then((answer) => (answer.ok ? answer.json() : null), () => null);
+    const asked = figures;
+    const known = await asked;
+    if (asked !== figures) return; // newer ones were asked for, of these elements as well
+    if (!known) { figures = null; return; } // no answer: what is drawn stays
     for (const element of wanted) {
       const figure = known[element.dataset.figure];
       element.closest("figure").hidden = !figure;

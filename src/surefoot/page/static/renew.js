@@ -27,17 +27,18 @@ export const renew = async (ids) => {
   }
 };
 
-// Calls `changed` with the newest state of each run, by its stream of events: once a second at
-// most, and never while the call before still works.
-export const following = (addresses, changed) => {
-  const states = addresses.map(() => ({ live: false }));
+// Calls `changed` with how each run stands, by the stream of events that its element names: once a
+// second at most, and never while the call before still works. An element also says how its run
+// stood when the page was made: until the stream begins something may have been missed.
+export const following = (elements, changed) => {
+  const runs = elements.map(() => ({ live: false }));
   let busy = false;
   let waiting = false;
 
   const tell = async () => {
     if (busy) { waiting = true; return; }
     busy = true;
-    try { await changed(states); } finally {
+    try { await changed(runs); } finally {
       setTimeout(() => {
         busy = false;
         if (waiting) { waiting = false; tell(); }
@@ -45,16 +46,16 @@ export const following = (addresses, changed) => {
     }
   };
 
-  addresses.forEach((address, k) => {
-    let first = true;
-    const stop = follow(address, {
+  elements.forEach((element, k) => {
+    let { state } = element.dataset;
+    const stop = follow(element.dataset.events, {
       step: (text) => {
-        states[k] = JSON.parse(text);
-        if (!first) tell();
-        first = false;
-        if (states[k].ended) stop();
+        runs[k] = JSON.parse(text);
+        if (runs[k].state !== state) tell();
+        ({ state } = runs[k]);
+        if (runs[k].ended) stop();
       },
-      gone: () => { states[k] = { ...states[k], live: false }; stop(); tell(); },
+      gone: () => { runs[k] = { ...runs[k], live: false }; stop(); tell(); },
     });
   });
 };

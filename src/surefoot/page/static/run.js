@@ -4,6 +4,7 @@ import { copyable } from "./copy.js";
 import { draw, whenNear } from "./figures.js";
 import { layers } from "./layers.js";
 import { follow } from "./live.js";
+import { replace } from "./renew.js";
 
 const now = document.getElementById("now");
 const live = document.getElementById("live");
@@ -28,9 +29,10 @@ const refresh = async () => {
     if (wanted.length) {
       for (const plot of wanted) fresh.add(plot);
       const names = wanted.map((plot) => plot.dataset.figure);
-      const answer = await fetch(address(plots.dataset.from, "name", names));
-      const figures = answer.ok ? await answer.json() : {};
-      for (const plot of wanted) {
+      const answer = await fetch(address(plots.dataset.from, "name", names)).catch(() => null);
+      const figures = answer?.ok ? await answer.json() : null;
+      if (!figures) for (const plot of wanted) fresh.delete(plot); // what is drawn stays
+      for (const plot of figures ? wanted : []) {
         const figure = figures[plot.dataset.figure];
         plot.closest("figure").hidden = !figure;
         if (figure) await draw(plot, figure);
@@ -53,31 +55,25 @@ const outdated = () => {
 const judge = async () => {
   const answer = await fetch(summary.dataset.from);
   if (!answer.ok) return;
-  const open = [...summary.querySelectorAll("details")].map((details) => details.open);
-  summary.innerHTML = await answer.text();
-  summary.querySelectorAll("details").forEach((details, k) => {
-    if (open[k] !== undefined) details.open = open[k];
-  });
+  replace(summary, await answer.text());
   copyable();
 };
 
-let first = true;
+// How the run stood when the page was made: until the stream begins something may have been missed.
+let { state, verdict } = now.dataset;
 const stop = follow(now.dataset.events, {
   step: (text) => {
     const told = JSON.parse(text);
-    let changed = !first; // since the page was made, if this is the first that is told
     for (const place of now.querySelectorAll("[data-now]")) {
-      const text = told[place.dataset.now] || "-";
-      changed ||= place.textContent !== text;
-      place.textContent = text;
+      place.textContent = told[place.dataset.now] || "-";
     }
     live.hidden = !told.live;
-    if (changed) {
+    if (told.state !== state) {
       outdated();
       layers();
-      if (told.judged) judge();
     }
-    first = false;
+    if (told.verdict !== verdict) judge();
+    ({ state, verdict } = told);
     if (told.ended) stop();
   },
   gone: () => { live.hidden = true; stop(); },
