@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+import surefoot
 from surefoot.findings import Verdict
 from surefoot.lab import CHOICES, Choices, Experiment, course, experiment, experiments
 from surefoot.lab.choices import Between
@@ -24,6 +25,8 @@ from surefoot.lab.network import Network
 from surefoot.lab.published import published
 from surefoot.lab.task import CLASSES, FEATURES, draw
 from surefoot.views.figures import figure
+from surefoot.watching.training import Training
+from surefoot.watching.unheard import unheard_backward
 
 WHOLE = "gradient at the first layer over that at the last"
 LAYER = "gradient, factor a layer towards the input"
@@ -261,8 +264,6 @@ def test_a_busy_machine_is_spared_and_that_is_said(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_watched_beside_it_hears_nothing() -> None:
-    import surefoot
-
     model = nn.Linear(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with surefoot.watch(model, optimizer) as watched:
@@ -275,6 +276,38 @@ def test_a_run_watched_beside_it_hears_nothing() -> None:
     data = watched._data()
     assert watched.report().steps == 3
     assert data.series["loss"].last.max() < 10  # the lab's are in the thousands
+
+
+def test_an_unheard_backward_leaves_the_gradients_and_tells_the_loss() -> None:
+    model = nn.ModuleDict({"used": nn.Linear(3, 1), "unused": nn.Linear(3, 1)})
+    parameters: list[torch.Tensor] = list(model.parameters())
+    for p in parameters:
+        p.grad = torch.full_like(p, 7.0)  # of a step before: replaced and not added to
+    training = Training(0, [model], parameters, None, forensics=False)
+    x = torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    loss = model["used"](x).sum()
+    unheard_backward(training, loss, parameters)
+    training.stop()
+    weight, bias, *others = (p.grad for p in parameters)
+    assert weight is not None
+    assert bias is not None
+    assert weight.tolist() == [[4.0, 4.0, 4.0]]
+    assert bias.tolist() == [2.0]
+    assert others == [None, None]
+    assert training.loss == pytest.approx(float(loss.detach()))
+    assert training.anatomy
+    assert "undefined" not in training.anatomy
+
+
+def test_an_unheard_backward_says_what_makes_a_loss_undefined() -> None:
+    w = nn.Parameter(torch.zeros(2))
+    model = nn.Module()
+    model.w = w
+    training = Training(0, [model], [w], None, forensics=False)
+    unheard_backward(training, (w / w).sum(), [w])
+    training.stop()
+    assert math.isnan(training.loss or 0.0)
+    assert training.anatomy["undefined"]
 
 
 def test_it_learns_inside_no_grad() -> None:
@@ -318,10 +351,10 @@ def pairwise() -> list[Choices]:
 
 
 @pytest.mark.parametrize(
-    "part", [0, *(pytest.param(part, marks=pytest.mark.zoo) for part in (1, 2, 3))]
+    "part", [0, *(pytest.param(part, marks=pytest.mark.zoo) for part in range(1, 8))]
 )
 def test_every_two_values_go_together(part: int) -> None:
-    for chosen in pairwise()[part::4]:
+    for chosen in pairwise()[part::8]:
         result = experiment(chosen)
         text = json.dumps(result.to_json(), allow_nan=False)
         assert json.loads(text)["verdict"] in ("healthy", "unstable"), chosen

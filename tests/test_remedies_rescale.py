@@ -60,6 +60,17 @@ def test_recurrent_matrices_get_the_size_that_torch_draws() -> None:
     assert (cell.bias_hh_l0 == 1).all()
 
 
+def test_the_code_does_the_same_by_hand() -> None:
+    layer, rnn = nn.Linear(64, 96), nn.GRU(8, 100)
+    with torch.no_grad():
+        layer.weight.mul_(7)
+        rnn.weight_hh_l0.mul_(40)
+    exec(treatment(Remedy("init.rescale", None, "")).code(), {"torch": torch, **locals()})
+    assert float(layer.weight.detach().std()) == pytest.approx((2 / 64) ** 0.5, rel=1e-4)
+    for weight in (rnn.weight_ih_l0, rnn.weight_hh_l0):
+        assert float(weight.detach().std()) == pytest.approx((3 * 100) ** -0.5, rel=1e-4)
+
+
 def test_what_has_that_size_is_no_case_for_it() -> None:
     model = net()
     apply(model)

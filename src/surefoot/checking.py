@@ -24,14 +24,13 @@ from surefoot.findings import Check, Evidence
 from surefoot.layers import build_table, unwrap
 from surefoot.probes.aside import set_aside
 from surefoot.probes.blocks import choose_blocks
-from surefoot.probes.origin import undefined_in_loss
 from surefoot.probes.rehearsal import Rehearsal, copied, rehearse
 from surefoot.probes.shattering import Shattering, shattering
 from surefoot.record.data import RunData
-from surefoot.signals.loss import anatomy
 from surefoot.views.notebook import shown
 from surefoot.watching.ledger import shattered
 from surefoot.watching.training import Training
+from surefoot.watching.unheard import unheard_backward
 
 _UPDATES = 3
 _FORWARD, _BACKWARD = 1 / 3, 2 / 3  # of a forward-backward pass
@@ -153,7 +152,7 @@ class _Work:
 
         def step(loss: torch.Tensor) -> None:
             self.passes += _BACKWARD
-            _backward(training, loss, trained)
+            unheard_backward(training, loss, trained)
             training.before_step(twin or training, [{"params": trained}])
             if twin is not None:
                 twin.step()
@@ -182,26 +181,6 @@ class _Work:
 
     def _note(self, what: str, value: str, expected: str) -> None:
         self.notes.append(Evidence(what, value, expected, 0))
-
-
-def _backward(training: Training, loss: torch.Tensor, parameters: list[torch.Tensor]) -> None:
-    """Leave the gradients of the loss in `.grad`, and tell the training of it as a session would.
-
-    Not by `loss.backward()`, which a watch around this one would take for the script's.
-    """
-    training.loss = float(loss.detach())
-    if training.wants_anatomy:
-        training.anatomy = anatomy(loss).to_json()
-        if not torch.isfinite(loss):
-            training.anatomy["undefined"] = undefined_in_loss(loss)
-    for p in parameters:
-        p.grad = None
-    training.carried.before_backward()
-    for p, g in zip(
-        parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
-    ):
-        p.grad = g
-    training.carried.after_backward()
 
 
 @contextmanager

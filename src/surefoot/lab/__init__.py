@@ -1,7 +1,9 @@
-"""The lab: choose a network, see what becomes of its gradients, within a second.
+"""Two labs: entries that put a claim to the test, and a network to choose and watch.
 
-`CHOICES` says what can be chosen, `experiment` checks and trains it, `PRESETS` are where to begin.
-A form is made without PyTorch, which is loaded with the first experiment.
+`surefoot lab` runs the entries: `entries` lists them, `entry` says what one is and what comes of
+it, and each is a module that runs itself. The network is that of the page: `CHOICES` says what can
+be chosen, `experiment` checks and trains it within a second, `PRESETS` are where to begin. A list
+and a form are made without PyTorch, which is loaded with the first experiment.
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ from torch import nn
 
 from surefoot.findings import Cause
 from surefoot.lab import program
+from surefoot.lab.course import losses
 from surefoot.lab.entry import Entry, Result, Row, Standing
 from surefoot.lab.figures import BAD, GOOD, Line, drawn
 from surefoot.lab.stack import classifier
 from surefoot.lab.task import draw
-from surefoot.lab.trials import losses, tried, typical, watched
+from surefoot.lab.trials import tried, typical, watched
 
 _BATCH, _STEPS, _BAD, _SAMPLE, _TIMES = 64, 64, 40, 5, 10_000.0
 

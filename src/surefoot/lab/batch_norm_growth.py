@@ -29,8 +29,8 @@ def _measure(seed: int) -> Result:
         Standing.BORNE_OUT,
         f"Batches of 512 come to {relu[512]:.4g}, where pi / (pi - 1) is {_RELU:.4g}; smaller ones "
         f"have more ({relu[32]:.4g} at 32). Ten times larger weights change nothing "
-        f"({scaled:.4g}), for batch norm divides by them. Over fifty layers it is a factor of "
-        f"{relu[128] ** 25:.2g} on the gradient's norm. Layer norm does not do it ({layered:.3g}).",
+        f"({scaled:.4g}), for batch norm divides by them. Over fifty layers the gradient's "
+        f"norm grows {relu[128] ** 25:.2g} times. Layer norm does not do it ({layered:.3g}).",
         (
             Row("growth of ReLU, batches of 512", f"{_YANG}: pi / (pi - 1)", _RELU, relu[512],
                 0.03 * _RELU),
@@ -38,6 +38,9 @@ def _measure(seed: int) -> Result:
                 0.03 * _RELU),
             Row("growth of ReLU, ten times larger weights", f"{_YANG}: the same", _RELU, scaled,
                 0.03 * _RELU),
+            Row("growth of ReLU, batches of 32 over those of 512",
+                f"{_YANG}: more, as (B - 2) / (B - 3): above 1", 1.0, relu[32] / relu[512],
+                bound=">"),
             *(Row(f"growth of a linear network, batches of {b}", f"{_YANG}: (B - 2) / (B - 3)",
                   (b - 2) / (b - 3), x, 0.03 * (b - 2) / (b - 3))
               for b, x in linear.items()),

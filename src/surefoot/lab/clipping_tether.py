@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import nn
 
 from surefoot.findings import Cause
@@ -14,7 +13,7 @@ from surefoot.lab import program
 from surefoot.lab.entry import Entry, Result, Row, Standing
 from surefoot.lab.figures import BAD, GOOD, Line, drawn
 from surefoot.lab.measures import gradient_norms, growth
-from surefoot.lab.stack import classifier, loader, training
+from surefoot.lab.stack import classifier, training
 from surefoot.lab.task import CLASSES, draw
 from surefoot.lab.trials import trained, tried, typical, watched
 
@@ -67,12 +66,9 @@ def _course(
     model: Callable[[], nn.Sequential], seed: int, clip: float | None
 ) -> tuple[list[float], list[float]]:
     """The losses, and the norms of the gradient over the layers afterwards."""
-    torch.manual_seed(seed)
-    made = model()
-    descent = torch.optim.SGD(made.parameters(), lr=_RATE)
-    loss_fn = nn.functional.cross_entropy
-    course = trained(made, loader(seed), loss_fn, descent, _LONG, clip=clip)
-    return course, gradient_norms(made, draw(seed)[0])
+    parts = training(model, seed, _RATE)()
+    course = trained(*parts, steps=_LONG, clip=clip)
+    return course, gradient_norms(parts[0], draw(seed)[0])
 
 
 def _until(course: list[float]) -> int | None:

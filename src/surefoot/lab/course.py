@@ -18,9 +18,9 @@ from surefoot.diagnosis.diagnose import diagnose
 from surefoot.environment import describe
 from surefoot.lab.choices import Choices
 from surefoot.record.data import RunData
-from surefoot.signals.loss import anatomy
 from surefoot.watching.budget import Budget
 from surefoot.watching.training import Training
+from surefoot.watching.unheard import unheard_backward
 
 _SECONDS = 0.4  # for all steps, by the estimate below
 _LAYER, _WEIGHT = 3e-4, 6e-9  # seconds of a step for each layer and for each weight
@@ -69,8 +69,7 @@ def train(build: Build, steps: int) -> RunData:
     began = time.perf_counter()
     try:
         for batch, _ in zip(build.batches(), range(steps), strict=False):
-            optimizer.zero_grad()
-            _backward(training, build.on(batch).loss(), parameters)
+            unheard_backward(training, build.on(batch).loss(), parameters)
             training.before_step(optimizer, optimizer.param_groups)
             optimizer.step()
             training.after_step(optimizer)
@@ -84,15 +83,9 @@ def train(build: Build, steps: int) -> RunData:
     return RunData(name, report, case.layers, case.series, case.flows, events, environment)
 
 
-def _backward(training: Training, loss: torch.Tensor, parameters: list[torch.Tensor]) -> None:
-    """Leave the gradients in `.grad`, unheard by a watch that goes on elsewhere in the process."""
-    training.loss = float(loss.detach())
-    if training.wants_anatomy:
-        training.anatomy = anatomy(loss).to_json()
-    training.carried.before_backward()
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = gradient
-    training.carried.after_backward()
+def losses(data: RunData) -> list[float]:
+    """The loss of every step that was watched, each before its update."""
+    return [float(x) for x in data.series["loss"].last[:, 0]]
 
 
 class _Counted(Budget):

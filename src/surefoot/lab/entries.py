@@ -33,6 +33,7 @@ _LIST = (  # in the order in which to read them
     Listed("collapsed", PATHOLOGY, "Fifty plain ReLU layers: all inputs end up alike"),
     Listed("skips_by_depth", PATHOLOGY, "Plain, batch norm, skips: what trains at 8 to 100 layers"),
     Listed("recurrent_explosion", PATHOLOGY, "Temporal order, with and without clipping"),
+    Listed("recurrent_weights", PATHOLOGY, "Recurrent weights: explosion and forgetting over time"),
     Listed("learning_rate_high", PATHOLOGY, "A learning rate too high"),
     Listed("bad_batch", PATHOLOGY, "One bad batch among good ones"),
     Listed("half_overflow", PATHOLOGY, "Half precision: a value too large for its format"),
@@ -51,6 +52,7 @@ _LIST = (  # in the order in which to read them
     Listed(
         "clipping_cliff", PUBLISHED, "The cliff of Pascanu's figure 6, with and without clipping"
     ),
+    Listed("layer_norm_place", PUBLISHED, "Layer norm before or behind: Xiong's 1 / sqrt(L)"),
     Listed("edge_of_stability", PUBLISHED, "Curvature rises to 2 / rate and stays there"),
 )
 ENTRIES = {listed.name: listed for listed in _LIST}

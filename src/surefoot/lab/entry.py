@@ -27,7 +27,6 @@ class Standing(StrEnum):
 
     BORNE_OUT = "borne out"
     IN_PART = "true in part"
-    NOT_BORNE_OUT = "not borne out"
     NOT_REPRODUCED = "not reproduced"  # a measured value is out of its bounds
 
 

@@ -17,7 +17,7 @@ from surefoot.build import Build
 from surefoot.checking import examine
 from surefoot.findings import Check, Evidence, Finding, Verdict
 from surefoot.lab.choices import Choices
-from surefoot.lab.course import batch_of, optimizer_of, steps_of, train
+from surefoot.lab.course import batch_of, losses, optimizer_of, steps_of, train
 from surefoot.lab.network import Network
 from surefoot.lab.published import published
 from surefoot.lab.suggestions import suggestions
@@ -169,22 +169,17 @@ def _gauges(check: Check) -> list[Evidence]:
 def _course(choices: Choices, data: RunData) -> list[Evidence]:
     """What the steps did."""
     trivial = number(TRIVIAL[choices.loss])
-    losses, ratio = _losses(data), math.nan
+    along, ratio = losses(data), math.nan
     updates = data.series.get("update_ratio")
     matrices = [len(p.shape) > 1 for p in data.layers.parameters]
     if updates is not None and len(updates) and any(matrices):
         first = np.asarray(updates.last, np.float64)[0, matrices]
         ratio = float(np.median(first)) if np.isfinite(first).all() else math.nan
     return [
-        _row("loss before training", losses[0], f"a constant answer: {trivial}"),
-        _row(f"loss after {len(losses) - 1} steps", losses[-1], f"clearly below {trivial}"),
+        _row("loss before training", along[0], f"a constant answer: {trivial}"),
+        _row(f"loss after {len(along) - 1} steps", along[-1], f"clearly below {trivial}"),
         _row("first update over the weights, median", ratio, "1e-4 to 0.05"),
     ]
-
-
-def _losses(data: RunData) -> list[float]:
-    """The loss of every step that was taken, each before its update."""
-    return [float(x) for x in data.series["loss"].last[:, 0]]
 
 
 def _verdict(choices: Choices, before: RunData, after: RunData) -> Verdict:
@@ -195,8 +190,8 @@ def _verdict(choices: Choices, before: RunData, after: RunData) -> Verdict:
 
 def _learned(choices: Choices, data: RunData) -> bool:
     """Whether its last losses are clearly below that of a constant answer."""
-    losses = _losses(data)
-    last = losses[-max(len(losses) // 4, 1) :]
+    along = losses(data)
+    last = along[-max(len(along) // 4, 1) :]
     return float(np.median(last)) < _CLEARLY * TRIVIAL[choices.loss]
 
 
@@ -210,10 +205,10 @@ def _sentence(
     numbers: tuple[Evidence, ...],
     changes: tuple[tuple[str, Choices], ...],
 ) -> str:
-    losses = _losses(after)
+    along = losses(after)
     course = (
-        f"In {len(losses) - 1} steps the loss went from {number(losses[0])} to "
-        f"{number(losses[-1])}; a constant answer has {number(TRIVIAL[choices.loss])}."
+        f"In {len(along) - 1} steps the loss went from {number(along[0])} to "
+        f"{number(along[-1])}; a constant answer has {number(TRIVIAL[choices.loss])}."
     )
     root, feared = after.report.root, before.report.root
     if root is not None:
@@ -223,7 +218,7 @@ def _sentence(
         parts = [f"Before training: {feared.sentence}", learned + course]
     else:
         parts = [_sound(numbers[0]), course]
-    if len(losses) < steps_of(choices):
+    if len(along) < steps_of(choices):
         parts.append("The machine was busy: the rest of the steps was left out.")
     if changes:
         parts.append(f"To try first: {changes[0][0]}.")

@@ -9,11 +9,12 @@ from torch import nn
 
 from surefoot.findings import Cause
 from surefoot.lab import program
+from surefoot.lab.course import losses
 from surefoot.lab.entry import Entry, Result, Row, Standing
 from surefoot.lab.figures import Line, drawn
 from surefoot.lab.measures import wide_growth
 from surefoot.lab.stack import classifier, training
-from surefoot.lab.trials import losses, outcome, tried, typical, watched
+from surefoot.lab.trials import outcome, tried, typical, watched
 from surefoot.lab.wide import chi, critical, variance
 from surefoot.theory.gain import gain
 from surefoot.trial.proof import Outcome
@@ -50,7 +51,8 @@ def _measure(seed: int) -> Result:
         "The slope of a sigmoid is at most 1/4 and can only shrink a gradient; what makes it grow "
         f"is the weights. A layer multiplies the squared gradient by {grown[8.0]:.2g} at eight "
         f"times Xavier's scale, by {grown[edge]:.3g} at {edge:.4g} times and by "
-        f"{grown[_LARGE]:.3g} at {_LARGE:g} times: it explodes from ten times Xavier's scale on."
+        f"{grown[_LARGE]:.3g} at {_LARGE:g} times: it explodes from {edge:.0f} times Xavier's "
+        "scale on."
         + also,
         _rows(grown, edge),
         drawn(lines, "weights over Xavier's", "growth of the squared gradient a layer",

@@ -10,11 +10,12 @@ from torch import nn
 
 from surefoot.findings import Cause
 from surefoot.lab import program
+from surefoot.lab.course import losses
 from surefoot.lab.entry import Entry, Result, Row, Standing
 from surefoot.lab.figures import BAD, GOOD, Line, drawn
-from surefoot.lab.stack import drawn as layer
+from surefoot.lab.stack import linear
 from surefoot.lab.task import CLASSES, FEATURES, draw
-from surefoot.lab.trials import losses, tried, typical, watched
+from surefoot.lab.trials import tried, typical, watched
 
 _WIDTH, _SCALE, _STEPS = 64, 6.0, 60
 _LIMIT = math.log(65504)  # beyond which exp overflows in float16
@@ -71,11 +72,11 @@ def _measure(seed: int) -> Result:
 def _model(seed: int) -> nn.Sequential:
     torch.manual_seed(seed)
     model = nn.Sequential()
-    model.add_module("linear1", layer(FEATURES, _WIDTH, _SCALE))
+    model.add_module("linear1", linear(FEATURES, _WIDTH, _SCALE))
     model.add_module("softmax", Softmax())
-    model.add_module("linear2", layer(_WIDTH, _WIDTH, 8.0))
+    model.add_module("linear2", linear(_WIDTH, _WIDTH, 8.0))
     model.add_module("activation", nn.ReLU())
-    model.add_module("head", layer(_WIDTH, CLASSES, 1.0))
+    model.add_module("head", linear(_WIDTH, CLASSES, 1.0))
     return model
 
 

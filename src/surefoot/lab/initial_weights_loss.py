@@ -11,11 +11,12 @@ from torch import nn
 
 from surefoot.findings import Cause
 from surefoot.lab import program
+from surefoot.lab.course import losses
 from surefoot.lab.entry import Entry, Result, Row, Standing
 from surefoot.lab.figures import Line, drawn
 from surefoot.lab.stack import classifier, training
 from surefoot.lab.task import CLASSES, draw
-from surefoot.lab.trials import losses, tried, watched
+from surefoot.lab.trials import tried, watched
 
 _DEPTH, _STEPS = 10, 60
 _SCALES = (1.0, 1.5, 2.0, 2.5, 3.0)
@@ -43,7 +44,7 @@ def _measure(seed: int) -> Result:
              [crossed[s].at_output for s in _SCALES]),
         Line("gradient at the scores, squared error", _SCALES,
              [squared[s].at_output for s in _SCALES]),
-        Line("gain from the scores to the first layer", _SCALES,
+        Line("gain to the first layer, drawn to begin where that does", _SCALES,
              [crossed[s].gain / one.gain * one.at_output for s in _SCALES]),
     ]  # fmt: skip
     return Result(

@@ -66,6 +66,26 @@ def wide_growth(
     return sum(found) / len(found)
 
 
+def sharpness(loss: torch.Tensor, parameters: Sequence[torch.Tensor], turns: int = 40) -> float:
+    """The eigenvalue of the loss's Hessian that is largest in size, by so many power iterations.
+
+    The graph of the loss is kept.
+
+    >>> w = torch.tensor([1.0, 1.0], requires_grad=True)
+    >>> round(sharpness((torch.tensor([3.0, 1.0]) * w.square()).sum() / 2, [w]), 4)
+    3.0
+    """
+    gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+    flat = torch.cat([g.flatten() for g in gradients])
+    v, value = torch.randn_like(flat), 0.0
+    for _ in range(turns):
+        v = v / v.norm()
+        products = torch.autograd.grad(flat, parameters, v, retain_graph=True)
+        turned = torch.cat([p.flatten() for p in products])
+        value, v = float(v @ turned), turned
+    return value
+
+
 def profile(name: str, norms: Sequence[float]) -> Line:
     """The norms over the layers, relative to that at the last hidden one."""
     hidden = norms[:-1]

@@ -19,7 +19,6 @@ from surefoot.views.words import CAUSE, clean, number
 _TONE = {
     Standing.BORNE_OUT: "green",
     Standing.IN_PART: "yellow",
-    Standing.NOT_BORNE_OUT: "red",
     Standing.NOT_REPRODUCED: "red",
 }
 _OUTCOME = {"proven": "bold green", "harmed": "bold red", "refused": "yellow"}

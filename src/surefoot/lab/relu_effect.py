@@ -9,12 +9,13 @@ from torch import nn
 
 from surefoot.findings import Cause
 from surefoot.lab import program
+from surefoot.lab.course import losses
 from surefoot.lab.entry import Entry, Result, Row, Standing
 from surefoot.lab.figures import BAD, GOOD, Line, drawn
 from surefoot.lab.measures import wide_growth
 from surefoot.lab.stack import classifier, training
 from surefoot.lab.task import CLASSES
-from surefoot.lab.trials import losses, tried, typical, watched
+from surefoot.lab.trials import tried, typical, watched
 from surefoot.lab.wide import chi, variance
 
 _STEPS, _DEPTH, _TIMES = 60, 10, 3.0
@@ -23,7 +24,10 @@ _HE = "He et al. 2015, section 2.2: w^2 / 2"
 
 def _measure(seed: int) -> Result:
     grown = {w2: wide_growth(nn.ReLU, w2**0.5) for w2 in (1.0, 2.0, 3.0)}
-    sigmoid = wide_growth(nn.Sigmoid, 1.0, variance=variance("sigmoid", 1.0))
+    sigmoid = {
+        w2: wide_growth(nn.Sigmoid, w2**0.5, variance=variance("sigmoid", w2**0.5))
+        for w2 in (1.0, 3.0)
+    }
     make = training(partial(classifier, nn.ReLU, _DEPTH, _TIMES * 2**0.5), seed)
     seen, proof = watched(make, _STEPS), tried(make, steps=_STEPS)
     others = {
@@ -36,9 +40,10 @@ def _measure(seed: int) -> Result:
     ends = {name: typical(course) for name, course in courses.items()}
     trivial = math.log(CLASSES)
     rows = (
-        Row("growth a layer, sigmoid with Xavier's weights",
-            "Schoenholz et al. 2017: w^2 E[phi'^2]", chi("sigmoid", 1.0), sigmoid,
-            0.03 * chi("sigmoid", 1.0)),
+        *(Row(f"growth a layer, sigmoid with w^2 = {w2:g}",
+              "Schoenholz et al. 2017: w^2 E[phi'^2]", chi("sigmoid", w2**0.5), x,
+              0.03 * chi("sigmoid", w2**0.5))
+          for w2, x in sigmoid.items()),
         *(Row(f"growth a layer, ReLU with w^2 = {w2:g}", _HE, w2 / 2, x, 0.03 * w2 / 2)
           for w2, x in grown.items()),
         Row("loss, sigmoid with Xavier's weights", "vanishes: above 0.95 ln 4", 0.95 * trivial,
@@ -51,9 +56,9 @@ def _measure(seed: int) -> Result:
     return Result(
         Standing.IN_PART,
         "It does, of vanishing: a layer of ReLU with He's weights multiplies the squared gradient "
-        f"by {grown[2.0]:.2g} where one of sigmoids with Xavier's leaves {sigmoid:.2g}. Of "
-        f"explosion it does not: with w^2 = 3 the factor is {grown[3.0]:.2g} a layer, nothing "
-        "bounds it, and ReLU explodes at weights at which a sigmoid network still vanishes.",
+        f"by {grown[2.0]:.2g} where one of sigmoids with Xavier's leaves {sigmoid[1.0]:.2g}. Of "
+        f"explosion it does not: with w^2 = 3 ReLU multiplies it by {grown[3.0]:.2g} a layer, and "
+        f"a sigmoid with the same weights by {sigmoid[3.0]:.2g}.",
         rows,
         drawn(_lines(courses), "step", "loss", log_y=True, reference=trivial),
         f"With {_TIMES:g} times He's weights the loss of ten ReLU layers begins at {ill[0]:.3g}.",

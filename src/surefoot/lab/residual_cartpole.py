@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from surefoot.findings import Cause
 from surefoot.lab import program
 from surefoot.lab.entry import Entry, Result, Row, Standing
 from surefoot.lab.figures import BAD, GOOD, Line, drawn
-from surefoot.lab.stack import drawn as layer
+from surefoot.lab.stack import linear
 from surefoot.lab.trials import checked
 from surefoot.trial.effect import effect
 
@@ -32,7 +33,7 @@ class Block(nn.Module):
         super().__init__()
         self.skip, self.factor = skip, depth**-0.5
         self.norm = nn.LayerNorm(_WIDTH) if skip else nn.Identity()
-        self.linear, self.relu = layer(_WIDTH, _WIDTH, 2**0.5), nn.ReLU()
+        self.linear, self.relu = linear(_WIDTH, _WIDTH, 2**0.5), nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[games, width] -> the same."""
@@ -46,6 +47,7 @@ def _measure(seed: int) -> Result:
     shallow = _play(_SHALLOW, False, seed)
     plain = [_play(_DEEP, False, s) for s in seeds]
     residual = [_play(_DEEP, True, s) for s in seeds]
+    coin = _coin(seed)
     ends = [[_end(lengths) for lengths in played] for played in (plain, residual)]
     before, after = (sum(found) / _SEEDS for found in ends)
     gain = effect(ends[0], ends[1], [math.inf] * _SEEDS)
@@ -54,14 +56,14 @@ def _measure(seed: int) -> Result:
         Standing.BORNE_OUT,
         f"After {_UPDATES} updates {_SHALLOW} plain layers hold the pole for {_end(shallow):.0f} "
         f"steps, {_DEEP} plain layers for {before:.0f} and {_DEEP} residual ones for "
-        f"{after:.0f}; a coin holds it for 22.",
+        f"{after:.0f}; a coin holds it for {coin:.0f}.",
         (
-            Row(f"steps of a game, {_SHALLOW} plain layers", "learns: twice a coin's 22", 44.0,
-                _end(shallow), bound=">"),
-            Row(f"steps of a game, {_DEEP} plain layers", f"{_SOURCE}: below twice a coin's 22",
-                44.0, before, bound="<"),
-            Row(f"steps of a game, {_DEEP} residual layers", f"{_SOURCE}: above twice a coin's 22",
-                44.0, after, bound=">"),
+            Row(f"steps of a game, {_SHALLOW} plain layers", "learns: above twice a coin's",
+                2 * coin, _end(shallow), bound=">"),
+            Row(f"steps of a game, {_DEEP} plain layers", f"{_SOURCE}: below twice a coin's",
+                2 * coin, before, bound="<"),
+            Row(f"steps of a game, {_DEEP} residual layers", f"{_SOURCE}: above twice a coin's",
+                2 * coin, after, bound=">"),
             Row("games of residual over plain, lower end of 95 %", f"{_SOURCE}: above 1", 1.0,
                 gain.low, bound=">"),
         ),
@@ -87,11 +89,11 @@ def _lines(
 
 def _policy(depth: int, skip: bool) -> nn.Sequential:
     model = nn.Sequential()
-    model.add_module("first", layer(4, _WIDTH, 2**0.5))
+    model.add_module("first", linear(4, _WIDTH, 2**0.5))
     for k in range(1, depth):
         model.add_module(f"layer{k}", Block(skip, depth))
     model.add_module("last", nn.LayerNorm(_WIDTH) if skip else nn.Identity())
-    model.add_module("head", layer(_WIDTH, 2, 0.1))
+    model.add_module("head", linear(_WIDTH, 2, 0.1))
     return model
 
 
@@ -104,14 +106,9 @@ def _parts(seed: int) -> tuple[Any, ...]:
     torch.manual_seed(seed)
     model = _policy(_DEEP, False)
     with _games() as games:
-        state, _ = games.reset(seed=seed)
-        states, actions = [], []
-        for _ in range(8):
-            action = torch.randint(2, (_GAMES,))
-            states.append(torch.as_tensor(state, dtype=torch.float32))
-            actions.append(action)
-            state, *_ = games.step(action.numpy())
-    batch = torch.cat(states), torch.cat(actions)
+        roll = _Table(games, seed).roll(_flip)
+    few = 8 * _GAMES  # of the first eight steps
+    batch = roll.states[:few], roll.actions[:few]
     optimizer = torch.optim.Adam(model.parameters(), lr=_RATE)
     return model, batch, nn.functional.cross_entropy, optimizer
 
@@ -127,6 +124,55 @@ def _games() -> Iterator[Any]:
         games.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Roll:
+    """states [roll games, 4] and actions [roll games]; ends: [games] of each step; finished:
+    lengths of the games that ended in it."""
+
+    states: torch.Tensor
+    actions: torch.Tensor
+    ends: list[torch.Tensor]
+    finished: list[float]
+
+
+class _Table:
+    """Games side by side; one that has ended is begun anew."""
+
+    def __init__(self, games: Any, seed: int) -> None:
+        self._games = games
+        self._state, _ = games.reset(seed=seed)
+        self.age = torch.zeros(_GAMES)
+
+    def roll(self, act: Callable[[torch.Tensor], torch.Tensor]) -> _Roll:
+        """Play on for a while; act: from states [games, 4] to actions [games]."""
+        states, actions, ends, finished = [], [], [], []
+        for _ in range(_ROLL):
+            x = torch.as_tensor(self._state, dtype=torch.float32)
+            action = act(x)
+            self._state, _, failed, over, _ = self._games.step(action.numpy())
+            end = torch.as_tensor(failed | over)
+            self.age += 1
+            finished += self.age[end].tolist()
+            self.age[end] = 0
+            states.append(x)
+            actions.append(action)
+            ends.append(end)
+        return _Roll(torch.cat(states), torch.cat(actions), ends, finished)
+
+
+def _flip(states: torch.Tensor) -> torch.Tensor:
+    return torch.randint(2, (len(states),))
+
+
+def _coin(seed: int) -> float:
+    """Mean length of a game in which a coin decides."""
+    with _games() as games:
+        table = _Table(games, seed)
+        rolls = [table.roll(_flip) for _ in range(_UPDATES)]
+    lengths = [length for roll in rolls for length in roll.finished]
+    return sum(lengths) / len(lengths)
+
+
 def _play(depth: int, skip: bool, seed: int) -> list[float]:
     """Mean length of the games that ended, for each update, of a policy that is trained by
     REINFORCE with the mean return as its baseline."""
@@ -134,35 +180,24 @@ def _play(depth: int, skip: bool, seed: int) -> list[float]:
     model = _policy(depth, skip)
     optimizer = torch.optim.Adam(model.parameters(), lr=_RATE)
     with _games() as games:
-        return _train(model, optimizer, games, seed)
+        return _train(model, optimizer, _Table(games, seed))
 
 
-def _train(
-    model: nn.Module, optimizer: torch.optim.Optimizer, games: Any, seed: int
-) -> list[float]:
-    lengths, latest = [], 22.0
-    state, _ = games.reset(seed=seed)
-    age = torch.zeros(_GAMES)
+def _train(model: nn.Module, optimizer: torch.optim.Optimizer, table: _Table) -> list[float]:
+    def act(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.distributions.Categorical(logits=model(x)).sample()
+
+    lengths, latest = [], 0.0
     for _ in range(_UPDATES):
-        states, actions, ends, finished = [], [], [], []
-        for _ in range(_ROLL):
-            x = torch.as_tensor(state, dtype=torch.float32)
-            with torch.no_grad():
-                action = torch.distributions.Categorical(logits=model(x)).sample()
-            state, _, failed, over, _ = games.step(action.numpy())
-            end = torch.as_tensor(failed | over)
-            age += 1
-            finished += age[end].tolist()
-            age[end] = 0
-            states.append(x)
-            actions.append(action)
-            ends.append(end)
-        latest = sum(finished) / len(finished) if finished else max(latest, float(age.mean()))
+        roll = table.roll(act)
+        done = roll.finished
+        latest = sum(done) / len(done) if done else max(latest, float(table.age.mean()))
         lengths.append(latest)
-        advantage = _returns(ends).flatten()
+        advantage = _returns(roll.ends).flatten()
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-6)
-        scores = model(torch.cat(states))
-        chosen = scores.log_softmax(1).gather(1, torch.cat(actions)[:, None])[:, 0]
+        chances = model(roll.states).log_softmax(1)
+        chosen = chances.gather(1, roll.actions[:, None])[:, 0]
         optimizer.zero_grad()
         (-(chosen * advantage).mean()).backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Residual networks on images: convolutional networks of 8, 20 and 56 layers on digits."""
+"""Residual networks on images: convolutional networks of 8 and 56 layers on digits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import nn
 
 from surefoot.findings import Cause
 from surefoot.lab import program
+from surefoot.lab.course import losses
 from surefoot.lab.entry import Entry, Result, Row, Standing
 from surefoot.lab.figures import BAD, GOOD, Line, drawn
-from surefoot.lab.trials import losses, paired, trained, typical, watched
+from surefoot.lab.trials import paired, trained, typical, watched
 
 _DEPTHS, _RATE, _STEPS, _BATCH, _TRAINED = (8, 56), 0.01, 90, 64, 1400
 _WATCHED, _SEEDS = 40, 3

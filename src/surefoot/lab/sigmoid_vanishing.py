@@ -10,12 +10,13 @@ from torch import nn
 
 from surefoot.findings import Cause
 from surefoot.lab import program
+from surefoot.lab.course import losses
 from surefoot.lab.entry import Entry, Result, Row, Standing
 from surefoot.lab.figures import BAD, Line, drawn
 from surefoot.lab.measures import gradient_norms, profile, wide_growth
 from surefoot.lab.stack import classifier, plain, training
 from surefoot.lab.task import CLASSES
-from surefoot.lab.trials import losses, tried, typical, watched
+from surefoot.lab.trials import tried, typical, watched
 from surefoot.lab.wide import chi, variance
 
 _DEPTH, _WIDTH, _STEPS = 30, 512, 60

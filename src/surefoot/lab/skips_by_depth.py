@@ -6,16 +6,16 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import nn
 
 from surefoot.findings import Cause
 from surefoot.lab import program
+from surefoot.lab.course import losses
 from surefoot.lab.entry import Entry, Result, Row, Standing
 from surefoot.lab.figures import BAD, GOOD, Line, drawn
-from surefoot.lab.stack import classifier, loader, skipped, training
+from surefoot.lab.stack import classifier, skipped, training
 from surefoot.lab.task import CLASSES
-from surefoot.lab.trials import losses, trained, tried, typical, watched
+from surefoot.lab.trials import best, tried, typical, watched
 
 _DEPTHS, _RATES, _STEPS, _SEEDS = (8, 16, 32, 64, 100), (0.01, 0.05), 60, 2
 _DEEPEST = _DEPTHS[-1]
@@ -58,17 +58,12 @@ def _measure(seed: int) -> Result:
 
 def _loss(kind: str, depth: int, seed: int) -> float:
     """The last losses at the better rate, mean of the seeds."""
-    whole = 0.0
-    for k in range(_SEEDS):
-        found = []
-        for rate in _RATES:
-            torch.manual_seed(1000 * k + seed)
-            model = _KINDS[kind](depth)
-            descent = torch.optim.SGD(model.parameters(), lr=rate)
-            course = trained(model, loader(seed), nn.functional.cross_entropy, descent, _STEPS)
-            found.append(typical(course))
-        whole += min(found) / _SEEDS
-    return whole
+    model = partial(_KINDS[kind], depth)
+    courses = (
+        best([training(model, 1000 * k + seed, rate) for rate in _RATES], _STEPS)
+        for k in range(_SEEDS)
+    )
+    return sum(map(typical, courses)) / _SEEDS
 
 
 def _rows(table: dict[str, list[float]]) -> tuple[Row, ...]:

@@ -12,6 +12,7 @@ from torch import nn
 from surefoot.lab.task import CLASSES, FEATURES, draw
 
 Kind = Callable[[], nn.Module]
+Make = Callable[[], tuple[Any, ...]]  # model, batches, loss function, optimizer
 
 
 def plain(
@@ -27,22 +28,22 @@ def plain(
     return _sequence(activation, widths, weights, biases, norm, nn.Linear(width, 10))
 
 
-def drawn(units_in: int, units_out: int, weights: float, biases: float = 0.0) -> nn.Linear:
+def linear(units_in: int, units_out: int, weights: float, biases: float = 0.0) -> nn.Linear:
     """A linear layer with weights N(0, weights^2 / units_in) and biases N(0, biases^2)."""
-    linear = nn.Linear(units_in, units_out)
-    nn.init.normal_(linear.weight, std=weights / units_in**0.5)
-    nn.init.normal_(linear.bias, std=biases) if biases else nn.init.zeros_(linear.bias)
-    return linear
+    layer = nn.Linear(units_in, units_out)
+    nn.init.normal_(layer.weight, std=weights / units_in**0.5)
+    nn.init.normal_(layer.bias, std=biases) if biases else nn.init.zeros_(layer.bias)
+    return layer
 
 
 class Residual(nn.Module):
-    """x + W relu(norm(x)), with He's weights W and batch norm or none."""
+    """x + W relu(norm(x)), with He's weights W and batch norm."""
 
-    def __init__(self, width: int, norm: bool = True) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(width) if norm else nn.Identity()
+        self.norm = nn.BatchNorm1d(width)
         self.activation = nn.ReLU()
-        self.linear = drawn(width, width, 2**0.5)
+        self.linear = linear(width, width, 2**0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[batch, width] -> the same."""
@@ -61,7 +62,7 @@ def classifier(
     The head is LeCun's whatever the weights are, so that it takes no part in the failure.
     """
     widths = [FEATURES, *[width] * depth]
-    return _sequence(activation, widths, weights, 0.0, norm, drawn(width, CLASSES, 1.0))
+    return _sequence(activation, widths, weights, 0.0, norm, linear(width, CLASSES, 1.0))
 
 
 def _sequence(
@@ -75,7 +76,7 @@ def _sequence(
     """By names that a verdict can speak of: linear1, norm1, activation1 ... head."""
     model = nn.Sequential()
     for k, (a, b) in enumerate(pairwise(widths), 1):
-        model.add_module(f"linear{k}", drawn(a, b, weights, biases))
+        model.add_module(f"linear{k}", linear(a, b, weights, biases))
         if norm is not None:
             model.add_module(f"norm{k}", norm(b))
         model.add_module(f"activation{k}", activation())
@@ -83,15 +84,16 @@ def _sequence(
     return model
 
 
-def skipped(depth: int, width: int = 64, norm: bool = True) -> nn.Sequential:
-    """For the lab's task: a linear layer, `depth` - 1 residual blocks, and a head."""
+def skipped(depth: int, width: int = 64) -> nn.Sequential:
+    """For the lab's task: a linear layer, `depth` - 1 residual blocks, and a head behind a last
+    batch norm and ReLU."""
     model = nn.Sequential()
-    model.add_module("linear", drawn(FEATURES, width, 1.0))
+    model.add_module("linear", linear(FEATURES, width, 1.0))
     for k in range(1, depth):
-        model.add_module(f"block{k}", Residual(width, norm))
-    model.add_module("norm", nn.BatchNorm1d(width) if norm else nn.Identity())
+        model.add_module(f"block{k}", Residual(width))
+    model.add_module("norm", nn.BatchNorm1d(width))
     model.add_module("activation", nn.ReLU())
-    model.add_module("head", drawn(width, CLASSES, 1.0))
+    model.add_module("head", linear(width, CLASSES, 1.0))
     return model
 
 
@@ -106,7 +108,7 @@ def training(
     seed: int,
     rate: float = 0.05,
     loss_fn: Callable[..., torch.Tensor] = nn.functional.cross_entropy,
-) -> Callable[[], tuple[Any, ...]]:
+) -> Make:
     """What makes the parts of a training on the lab's task: SGD on batches of 64."""
 
     def make() -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 from surefoot.build import Build, from_parts
 from surefoot.checking import examine
 from surefoot.findings import Remedy
+from surefoot.lab.stack import Make
 from surefoot.probes.random_state import undisturbed
 from surefoot.record.data import RunData
 from surefoot.trial.effect import effect
@@ -19,8 +20,7 @@ from surefoot.trial.proof import Outcome, Proof
 from surefoot.trial.prove import prove
 from surefoot.watching.session import Session
 
-Make = Callable[[], tuple[Any, ...]]  # model, batches, loss function, optimizer
-FAR = 1e4  # seconds: the number of steps decides when a trial ends, and never the clock
+_AGES = 1e4  # seconds: the number of steps decides when a trial ends, and never the clock
 
 
 def watched(make: Make, steps: int) -> RunData:
@@ -50,11 +50,6 @@ def checked(make: Make) -> RunData:
         return examine(from_parts(make()))[1]
 
 
-def losses(data: RunData) -> list[float]:
-    """The loss of every step that was watched."""
-    return [float(x) for x in data.series["loss"].last[:, 0]]
-
-
 def typical(values: Sequence[float]) -> float:
     """The median of the last tenth of the losses, infinite where that is not finite."""
     tail = sorted(values[-max(5, len(values) // 10) :], key=lambda x: (math.isnan(x), x))
@@ -70,7 +65,7 @@ def tried(
     seeds: int = 3,
 ) -> Proof:
     """`surefoot.prove` on it."""
-    return prove(make, remedies, steps=steps, seeds=seeds, budget=FAR)
+    return prove(make, remedies, steps=steps, seeds=seeds, budget=_AGES)
 
 
 def outcome(proof: Proof, remedy: str) -> Outcome | None:
@@ -87,6 +82,11 @@ def paired(before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]) 
     if found.low is not None and found.high is not None:
         interval = f" (x{found.value:.2g}, 95 % {found.low:.2g} to {found.high:.2g})"
     return f"loss from {found.before:.3g} to {found.after:.3g}{interval}, {found.pairs} pairs"
+
+
+def best(makes: Iterable[Make], steps: int) -> list[float]:
+    """Of several trainings, unwatched, the losses of the one that ends lowest."""
+    return min((trained(*make(), steps=steps) for make in makes), key=typical)
 
 
 def trained(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
-import torch
 from torch import nn
 
 from surefoot.lab import program
 from surefoot.lab.entry import Entry, Result, Row, Standing
 from surefoot.lab.figures import BAD, GOOD, Line, drawn
-from surefoot.lab.stack import classifier, loader
+from surefoot.lab.stack import classifier, training
 from surefoot.lab.task import CLASSES
-from surefoot.lab.trials import paired, trained, typical
+from surefoot.lab.trials import best, paired, typical
 
 _DEPTH, _STEPS, _RATES, _SEEDS = 30, 150, (0.01, 0.03), 3
 _HE = "He et al. 2015, section 2.2 (an analogue: they trained on ImageNet)"
@@ -44,15 +44,9 @@ def _measure(seed: int) -> Result:
 
 
 def _best(weights: float, seed: int) -> list[float]:
-    """The losses at the rate that ends lowest."""
-    found = []
-    for rate in _RATES:
-        torch.manual_seed(seed)
-        model = classifier(nn.ReLU, _DEPTH, weights)
-        descent = torch.optim.SGD(model.parameters(), lr=rate)
-        loss_fn = nn.functional.cross_entropy
-        found.append(trained(model, loader(seed), loss_fn, descent, _STEPS))
-    return min(found, key=typical)
+    """The losses at the better rate."""
+    model = partial(classifier, nn.ReLU, _DEPTH, weights)
+    return best([training(model, seed, rate) for rate in _RATES], _STEPS)
 
 
 ENTRY = Entry(

@@ -56,7 +56,10 @@ class Rescale(Treatment):
         """Itself as code to paste."""
         return (
             "with torch.no_grad():\n"
-            "    layer.weight *= 2**0.5 / (layer.weight.std() * layer.weight[0].numel()**0.5)"
+            "    layer.weight *= 2**0.5 / (layer.weight.std() * layer.weight[0].numel()**0.5)\n"
+            "    # of a recurrent module:\n"
+            "    for weight in (rnn.weight_ih_l0, rnn.weight_hh_l0):\n"
+            "        weight *= (3 * rnn.hidden_size)**-0.5 / weight.std()"
         )
 
 
