@@ -28,6 +28,7 @@ ENDLESS = 10**9
 # The journal is of the moment when the log is given up at the end; a part that of a draft.
 SIDES = {f"run.sqlite-{kind}" for kind in ("wal", "shm", "journal")}
 FILES = {"run.sqlite", "run.json", "report.html"}
+ENDS = ("closes the record", "writes run.json", "has written run.json")
 OVER = (1 << 62).to_bytes(8, "little")  # the training's last word: now comes the verdict
 
 SCRIPT = """
@@ -133,26 +134,35 @@ def words(runs: Path, pipe: int, steps: int) -> list[str]:
 
 
 def kill(begin: Begin, runs: Path, seed: int, startup: float) -> Killed:
-    """Begin a run and kill it: while it starts, while it trains, or while it ends."""
+    """Begin a run and kill it: while it starts, while it trains, or in one of the parts of its end.
+
+    Of ten seeds in a row those are one, six and three. Every other start has its folder already.
+    """
     chance = random.Random(seed)
-    moment = "starts" if seed % 10 == 0 else "ends" if seed % 10 <= 3 else "trains"
+    moment = {0: "starts", 1: ENDS[0], 2: ENDS[1], 3: ENDS[2]}.get(seed % 10, "trains")
     before = {path.name for path in runs.iterdir()}
     reading, writing = os.pipe()
-    steps = chance.randint(200, 900) if moment == "ends" else ENDLESS
+    steps = chance.randint(200, 900) if moment in ENDS else ENDLESS
     pid, wait = begin(runs, writing, steps)
     os.close(writing)
     told = b""
     try:
-        if moment == "starts":
+        if moment == "starts" and seed % 20:
+            _until(lambda: any(path.name not in before for path in runs.iterdir()))
+            time.sleep(chance.random() ** 2 * 0.1)
+        elif moment == "starts":
             time.sleep(chance.random() * startup)
         elif moment == "trains":
             for _ in range(chance.choice([1, 1, 2, 5, 20, 60])):
-                told += os.read(reading, 8)
+                told += _heard(reading)
             time.sleep(chance.random() * 0.02)
         else:
             while not told.endswith(OVER):
-                told += os.read(reading, 8)
-            time.sleep(chance.random() ** 3 * startup * 0.6)  # mostly while the record is closed
+                told += _heard(reading)
+            (folder,) = [path for path in runs.iterdir() if path.name not in before]
+            _come_to(moment, folder, chance, startup)
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            moment = "had ended"  # the kill comes too late
     finally:
         os.kill(pid, signal.SIGKILL)
         wait()
@@ -163,6 +173,35 @@ def kill(begin: Begin, runs: Path, seed: int, startup: float) -> Killed:
     new = [path for path in runs.iterdir() if path.name not in before]
     assert len(new) <= 1, new
     return Killed(new[0] if new else None, moment, max([s for s in said if s < 1 << 62] or [-1]))
+
+
+def _heard(reading: int) -> bytes:
+    word = os.read(reading, 8)
+    assert word, "the run ended before its time"
+    return word
+
+
+def _until(come: Callable[[], bool]) -> None:
+    """Return within a millisecond of the moment."""
+    limit = time.monotonic() + 120
+    while not come():
+        assert time.monotonic() < limit, "it never came"
+        time.sleep(0.0003)
+
+
+def _come_to(moment: str, folder: Path, chance: random.Random, startup: float) -> None:
+    """Wait from the training's last word until a random time within one of `ENDS`.
+
+    The log is given up in 30 to 100 ms, the draft of run.json lives for 3 to 20 ms, and the pages
+    for the user, the verdict and Python's own end take seconds.
+    """
+    if moment == ENDS[0]:
+        time.sleep(chance.random() * 0.06)
+        return
+    drafts = (".run.json.",) if moment == ENDS[1] else ()
+    begun = ("run.json", *drafts)
+    _until(lambda: any(name.startswith(begun) for name in os.listdir(folder)))
+    time.sleep(chance.random() * (0.004 if drafts else startup * 0.6))
 
 
 def examine(killed: Killed) -> str:
@@ -192,8 +231,23 @@ def examine(killed: Killed) -> str:
         loss, gradient = expected(series.steps)
         np.testing.assert_array_equal(series.last[:, 0], loss)
         np.testing.assert_array_equal(data.series["gradient"].last, gradient)
-    ended = "whole" if (folder / "run.json").exists() else "cut off"
-    return f"{ended}{', with a draft' if left else ''}"
+        if (folder / "run.json").exists():
+            assert data.report.steps == len(series)
+    return _how_far(folder)
+
+
+def _how_far(folder: Path) -> str:
+    """How far the end of a run came, by its files."""
+    names = {path.name for path in folder.iterdir()}
+    if "report.html" in names:
+        assert (folder / "report.html").read_text("utf-8").rstrip().endswith("</html>")
+        return "run.json and report.html"
+    draft = next((name.split(".")[1] for name in names if name.endswith(".part")), None)
+    if "run.json" in names:
+        return "run.json and a draft of report.html" if draft == "report" else "run.json"
+    if draft:
+        return "a draft of run.json"
+    return "the record" if "run.sqlite-wal" in names else "the record without its log"
 
 
 def complete(begin: Begin, runs: Path) -> None:

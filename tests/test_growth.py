@@ -34,6 +34,7 @@ COUNTS = {Axis.GROUP: 2, Axis.PARAMETER: PARAMETERS, Axis.BLOCK: 10}
 def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writer]:
     """A writer with the least limit, that commits at once."""
     monkeypatch.setattr(Writer, "INTERVAL_SECONDS", 0.002)
+    monkeypatch.setattr(Writer, "CLOSE_SECONDS", 100.0)  # a busy machine cuts no end off
     made = Writer(new_folder(tmp_path, "long"), {}, limit_bytes=1 << 20)
     yield made
     made.close()

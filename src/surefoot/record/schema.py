@@ -120,6 +120,8 @@ def verify(connection: sqlite3.Connection) -> None:
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is None:
+        raise RecordError("holds nothing yet: its run has only begun, or ended as it began")
     if application != APPLICATION or version < 1:
         raise RecordError("is a SQLite file, but not one that surefoot wrote")
     if version > VERSION:

@@ -261,6 +261,7 @@ class Writer:
             if store.lost:
                 self._note(f"the size limit is too small: {store.lost} steps had no room")
             if closing and not held:
+                self._check_file()  # to end the log in another's file would take its log away
                 return True
             if self._deadline is not None and self._clock() > self._deadline:
                 return False
