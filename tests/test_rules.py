@@ -209,7 +209,15 @@ class Enough(Exception):
 
 
 @pytest.mark.parametrize(
-    ("name", "steps"), [("biased_tanh", 12), ("char_lstm_clipped", 20), ("cnn_avgpool_flatten", 27)]
+    ("name", "steps"),
+    [
+        ("biased_tanh", 12),
+        ("char_lstm_clipped", 20),
+        ("cnn_avgpool_flatten", 27),
+        ("mlp_ten_torch_default", 20),
+        ("plateau_then_learning", 30),
+        ("digits_weight_norm", 80),
+    ],
 )
 def test_a_sound_training_that_is_cut_short_is_not_held_to_have_failed(
     name: str, steps: int

@@ -16,7 +16,7 @@ import numpy as np
 from surefoot.diagnosis.case import Case
 
 _SHORT = 12  # steps below which progress cannot be told from noise
-_YOUNG = 48  # steps below which many a sound training has not gained a twentieth yet
+_YOUNG = 48  # steps below which many a sound training has gained next to nothing
 _OTHER = 1.5  # times the entropy of the last labels
 _MOVING = 4.0  # times the lowest loss of a constant answer that was found
 _BLOWN = 2.0  # times the first loss: the first steps blew up, and their median is no beginning
@@ -36,7 +36,7 @@ class Outcome:
     falling: share of the yardstick that the last quarter of the run has gained.
     searched: the constant prediction is that of several terms, or was searched for: whether its
     targets are fixed is not known, and what opposes what.
-    short: too few losses to judge by; young: too few to hold a small gain against the run.
+    short: too few losses to judge by; young: so few steps that a small gain means nothing yet.
     untrained: there is no outcome yet, because nothing was trained (`surefoot check`).
     """
 
@@ -118,7 +118,7 @@ def _outcome(case: Case) -> Outcome:
     tail = seen[-max(5, len(seen) // 10) :]
     nonfinite = bool(len(tail)) and not np.isfinite(tail).sum() > len(tail) / 2
     if not len(finite):
-        return Outcome(None, None, None, False, None, None, nonfinite, True, False, young=True)
+        return Outcome(None, None, None, False, None, None, nonfinite, True, False)
     edge = max(1, min(5, len(finite) // 10))
     initial = float(np.median(finite[:edge]))
     if 0 < _BLOWN * finite[0] < initial:
@@ -127,7 +127,7 @@ def _outcome(case: Case) -> Outcome:
     best = _best(finite)
     trivial = trivial_loss(case)
     yardstick = trivial if trivial is not None else initial
-    short, young = len(finite) < _SHORT, len(finite) < _YOUNG
+    short, young = len(finite) < _SHORT, case.facts.steps < _YOUNG
     before = finite[:-3] if len(finite) > 3 else finite[:1]
     steeply = finite[-3:].max() > 3 * max(initial, float(np.median(before)))
     # Of a run that was lost, the climb may lie before its last losses.

@@ -51,8 +51,6 @@ def gauge_severity(case: Case, decades: float, lone: bool = False) -> Severity |
         return None  # it was there from the first step on, and the run learned all the same
     if decades < 3 and result.falling >= _FALLS and (result.skill or 0.0) >= _FALLS:
         return None  # it is learning, late or slowly
-    if decades < 1.3 and result.young and not result.diverged:
-        return None  # at so little it may be about to
     if result.poor(limit):
         return _bad(result)
     return Severity.ADVICE if decades >= 3.0 and result.poor(0.9) else None

@@ -17,10 +17,10 @@ clipping or warm-up do not help.
 acos c)) / pi` a layer, whatever the weights: from nought it is 0.87 after `_DEPTH` (10) layers,
 where a network is not blamed on depth yet, 0.95 after `_DEEP` (20), and 0.97 after 30. `_COLLAPSED`
 (0.95) is thus what theory gives the depth at which plain networks begin to fail, and `_DEEP` is
-asked for before training, when no loss speaks, and of a run that diverged, which must never have
-gained `_BEGAN` (a tenth) of the trivial predictor's loss. All six networks measured above 0.95
-trained badly, but of 26 healthy trainings four stand there too and learn: so the run must not have
-gained `_LEARNS` (half) of the trivial predictor's loss.
+asked for before training and of a run of four dozen steps, when no loss speaks yet, and of a run
+that diverged, which must never have gained `_BEGAN` (a tenth) of the trivial predictor's loss. All
+six networks measured above 0.95 trained badly, but of 26 healthy trainings four stand there too and
+learn: so the run must not have gained `_LEARNS` (half) of the trivial predictor's loss.
 
 **Source.** Cho & Saul 2009 (the kernel of a ReLU layer); docs/thresholds.md.
 """
@@ -99,8 +99,9 @@ def collapsed_calls(case: Case) -> list[Call]:
 
 
 def _severity(case: Case, depth: int) -> Severity:
-    """Before training, a shallower network whose signal fades into its biases may still mend."""
-    early = outcome(case).untrained and depth < _DEEP
+    """At first, a shallower network whose signal fades into its biases may still mend."""
+    result = outcome(case)
+    early = (result.untrained or result.young) and depth < _DEEP
     return Severity.ADVICE if early else bad_severity(case)
 
 

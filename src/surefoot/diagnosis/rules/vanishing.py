@@ -17,26 +17,28 @@ ReLU, Xavier for tanh). A saturating activation: ReLU with the gain that belongs
 networks: residual connections. Clipping, warm-up or a larger learning rate do not help.
 
 **Thresholds.** How many decades matter, and with what outcome, is the same for all rules on growth:
-0.87, 1.3 and 2 decades are four, six and nine depth scales. A layer takes part if it shrinks the
-gradient by `_PART` (0.05 decades, 12 %): batch norm with ReLU has 0.083. The activation is to blame
-rather than the weights if it takes more than they do, and more than `_SLOPE` (-0.376 decades):
-halfway between `log10(1/2) / 2 = -0.151`, what a ReLU takes and critical weights make up for, and
-`log10(1/4) = -0.602`, what a sigmoid takes at the very least, for no slope of it is above 1/4. A
-GELU or SiLU takes 0.17 at a scale of one and 0.30 where the signal has faded: there the weights are
-at fault. The table of evidence gives for each part what theory expects at the scale measured. A
-loss of `_NOTHING` (-20) decades at one layer is none that slopes and weights make up: the gradient
-behind it is exactly zero, and where ReLU units are dead that is their doing (SF105). Where less
-than `_CRITICAL` (0.1) decades a layer are missing, the weights have four fifths of the right size:
-if such a network is deep enough to collapse, the depth is at fault (SF104). Below `_MILD` (2)
-decades in all most networks learn, if slowly: steps that are proved too long, or as long as the
-weights (`_OWN_SIZE`), or an optimizer that leaves out `_UNHELD` (half) of them, are then the reason
-why one does not. A network without a depth to speak of may lose the gradient inside a single
-module: `_SWALLOWED` (5 decades) is a hundred times what a sound layer of ten thousand inputs
-spreads it by, in a run that gained less than `_FRUITLESS` (a tenth). Weights inside of it whose
-gain is below `_WEAK` (0.3, half of torch's default) are then to blame, and a gate or a slope
-otherwise. And where not even the fastest parameter moves by `_SHORT` (3e-5) a step, it is no matter
-of depth: the last layer receives the whole gradient, unless the signal that reaches it has faded by
-as much (`_MILD`).
+0.87, 1.3 and 2 decades are four, six and nine depth scales. What vanishes over all layers together,
+by less than 2 decades, is not held against a run of fewer than 150 steps, nor by less than 4
+against one of fewer than 48: a third of the healthy trainings of this kind have gained next to
+nothing at some time by then, and all learn. A layer takes part if it shrinks the gradient by
+`_PART` (0.05 decades, 12 %): batch norm with ReLU has 0.083. The activation is to blame rather than
+the weights if it takes more than they do, and more than `_SLOPE` (-0.376 decades): halfway between
+`log10(1/2) / 2 = -0.151`, what a ReLU takes and critical weights make up for, and `log10(1/4) =
+-0.602`, what a sigmoid takes at the very least, for no slope of it is above 1/4. A GELU or SiLU
+takes 0.17 at a scale of one and 0.30 where the signal has faded: there the weights are at fault.
+The table of evidence gives for each part what theory expects at the scale measured. A loss of
+`_NOTHING` (-20) decades at one layer is none that slopes and weights make up: the gradient behind
+it is exactly zero, and where ReLU units are dead that is their doing (SF105). Where less than
+`_CRITICAL` (0.1) decades a layer are missing, the weights have four fifths of the right size: if
+such a network is deep enough to collapse, the depth is at fault (SF104). Below `_MILD` (2) decades
+in all most networks learn, if slowly: steps that are proved too long, or as long as the weights
+(`_OWN_SIZE`), or an optimizer that leaves out `_UNHELD` (half) of them, are then the reason why one
+does not. A network without a depth to speak of may lose the gradient inside a single module:
+`_SWALLOWED` (5 decades) is a hundred times what a sound layer of ten thousand inputs spreads it by,
+in a run that gained less than `_FRUITLESS` (a tenth). Weights inside of it whose gain is below
+`_WEAK` (0.3, half of torch's default) are then to blame, and a gate or a slope otherwise. And where
+not even the fastest parameter moves by `_SHORT` (3e-5) a step, it is no matter of depth: the last
+layer receives the whole gradient, unless the signal that reaches it has faded by as much (`_MILD`).
 
 **Source.** Schoenholz et al. 2017 (growth chi_1 a layer); docs/thresholds.md.
 """
