@@ -15,7 +15,10 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from surefoot.probes.collectives import Silence, Spoken, refusal
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # some collectives are getting old
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning",  # some collectives are getting old
+    "ignore:DTensor random operators",  # PyTorch 2.6 says so of any on the CPU
+)
 
 
 @pytest.fixture

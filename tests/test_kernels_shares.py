@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,16 @@ def test_any_tensors(batches: list[list[torch.Tensor | None]]) -> None:
         for batch in [*batches, batches[0]]:  # a plan is made anew where it must be, or kept
             for row, tensor in zip(run(kernel, batch), batch, strict=True):
                 assert_row(row, tensor)
+
+
+@many_threads()
+@pytest.mark.parametrize("locate", [True, False], ids=["at once", "each"])  # PyTorch before 2.10
+def test_nothing_to_read_after_something_sparse(locate: bool) -> None:
+    assert isinstance(LIBRARY, Library)
+    library = LIBRARY if locate else replace(LIBRARY, locate=None)
+    kernel = NativePass(library, library.best, 1)
+    for listed in ([], [torch.eye(300).to_sparse()], []):
+        assert len(run(kernel, listed)) == len(listed)
 
 
 @many_threads()

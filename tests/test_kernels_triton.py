@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,8 +17,22 @@ import pytest
 
 TESTS = Path(__file__).parent
 
+
+def interpreter_takes_this_numpy() -> bool:
+    if find_spec("triton") is None:
+        return False
+    newer = [int(part) for part in version("triton").split(".")[:2]] > [3, 2]
+    return newer or [int(part) for part in version("numpy").split(".")[:2]] < [2, 3]
+
+
 pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="Triton is not installed: there are wheels for Linux only"
+)
+
+# With numpy 2.3 they pass under Triton 3.2 too (PyTorch 2.6), if its DeprecationWarning is let go.
+outdated = pytest.mark.skipif(
+    not interpreter_takes_this_numpy(),
+    reason="Triton's interpreter makes an integer of an array of one element; numpy 2.4 refuses",
 )
 
 
@@ -44,6 +59,7 @@ def run_interpreted(cache: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+@outdated
 @pytest.mark.slow  # a minute; what is Triton's own below is quick
 @pytest.mark.timeout(600)
 def test_the_shared_tests_interpreted(tmp_path: Path) -> None:
@@ -59,6 +75,7 @@ def test_the_shared_tests_interpreted(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
+@outdated
 def test_tiles_and_ring_interpreted(tmp_path: Path) -> None:
     run_interpreted(tmp_path, "tests/interpreted", "tests/test_kernels_ring.py")
 
@@ -91,8 +108,11 @@ for form in code.FORMATS:
         )
     print("KERNEL", form["TILE"] // form["STRIP"], compiled.asm["ptx"])
     assert compiled.asm["cubin"]  # the assembler took it
-(compiled_for, *_) = code.read_tiles.device_caches.values()
-assert len(compiled_for[0]) == len(code.FORMATS), "compiled again for other sizes"
+if hasattr(code.read_tiles, "device_caches"):
+    ((compiled_for, *_),) = code.read_tiles.device_caches.values()
+else:  # Triton 3.2
+    (compiled_for,) = code.read_tiles.cache.values()
+assert len(compiled_for) == len(code.FORMATS), "compiled again for other sizes"
 compiled = code.fold_tiles.warmup(
     whole, real, real, whole, whole, 3, 4, 2, 3, num_warps=4, **options
 )

@@ -20,6 +20,7 @@ from surefoot.watching.session import Session
 from zoo_fixture import mostly_zoo
 
 BACKEND = "aot_eager"
+OLD = torch.__version__ < "2.8"  # seen with 2.6.0, gone with 2.8.0
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
 
@@ -173,6 +174,8 @@ def test_a_compiled_model_is_seen_as_without_the_compiler(name: str) -> None:
     assert watched == alone
     assert ("unique_graphs" in alone.get("stats", {})) is (name != "chain in place")
     training, case = session.trainings[0], session.trainings[0].case()
+    if OLD and name == "chain in place":
+        pytest.xfail("torch's own modules, called within a compiled call: our hooks give way")
     assert [(f.step, f.replayed) for f in case.flows] == [(0, False), (4, False), (16, False)]
     called = {call.layer for call in case.flows[0].calls}
     assert called >= {i for i, layer in enumerate(training.layers.layers) if layer.leaf}
@@ -259,6 +262,8 @@ FUNCTIONS: dict[str, Callable[[], Mode]] = {
 def test_a_compiled_function_is_left_alone_and_its_gradients_are_measured(name: str) -> None:
     if name == "backward in the graph" and not hasattr(torch._dynamo.config, "trace_autograd_ops"):
         pytest.skip("this release of PyTorch takes no backward into a graph")
+    if OLD and name == "compiled backward":
+        pytest.xfail("Compiled Autograd guards on each hook: it compiles watched steps anew")
     session, alone, watched = both(FUNCTIONS[name])
     assert watched["stats"] == alone["stats"]
     assert sum(watched.get("graph_break", {}).values()) <= sum(

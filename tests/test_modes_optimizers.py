@@ -255,6 +255,7 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # from PyTorch 2.6's own SequentialLR
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedulers_that_wrap_the_step(name: str) -> None:
     rates: list[float] = []

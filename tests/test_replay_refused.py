@@ -112,7 +112,7 @@ def test_what_would_move_on_is_not_touched(tmp_path: Path) -> None:
             assert "source" in words
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
 def test_a_scripted_module() -> None:
     class Around(nn.Module):
         def __init__(self) -> None:

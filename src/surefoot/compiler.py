@@ -10,8 +10,11 @@ Nothing here imports the compiler, which takes a second: torch does so when an o
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 from collections.abc import Callable
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -19,6 +22,24 @@ import torch
 _NAME = "torch._dynamo"
 
 _ask = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", None)
+
+
+def _without_taking(ask: Any) -> Callable[[], Any]:
+    """None or something, as `ask` would say.
+
+    PyTorch 2.6 and 2.7 hand out what they do not own: each question takes away a reference, until
+    None or the compiler's own callback is freed under those who use it. Its C function is called
+    for the bare address here, by nothing but C, so that there is no frame to look at.
+    """
+    pointer, known = ctypes.c_void_p, ("PyCFunction_GetFunction", ctypes.pythonapi)
+    find = ctypes.PYFUNCTYPE(pointer, ctypes.py_object)(known)
+    call = ctypes.PYFUNCTYPE(pointer, pointer, pointer)(find(ask))
+    addresses = iter(partial(call, None, None), -1)
+    return map({id(None): None}.get, addresses, repeat(True)).__next__
+
+
+if _ask is not None and torch.__version__ < "2.8":
+    _ask = _without_taking(_ask)
 # What looks at each frame of this thread: None outside of compiled calls, and where torch does not
 # tell. It has no frame itself.
 onlooker: Callable[[], Any] = _ask or (lambda: None)

@@ -24,6 +24,7 @@ from surefoot.attach.loaders import Drawn
 from surefoot.attach.wrapping import wrap
 from surefoot.compiler import leave_alone, outside
 from surefoot.halted import TrainingHalted
+from surefoot.signals.saved import listen
 
 
 def in_backward() -> bool:
@@ -81,6 +82,7 @@ class Patches:
         self._wrap(_BaseDataLoaderIter, "_next_index", self._next_index)
         self._wrap(_BaseDataLoaderIter, "__next__", self._next)
         self._undo.append(leave_hooks_out_of_copies())
+        self._undo += [end for end in [listen(self._wrapped)] if end is not None]
 
     def remove(self) -> None:
         """Restore everything that `install` changed."""
@@ -93,9 +95,13 @@ class Patches:
         if failure is not None:
             raise failure
 
-    def _wrap(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        wrapper, restore = wrap(owner, name, make)
+    def _wrapped(self, *args: Any) -> tuple[Callable[..., Any], Callable[[], None]]:
+        wrapper, restore = wrap(*args)
         self._ours.append(wrapper)
+        return wrapper, restore
+
+    def _wrap(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+        _, restore = self._wrapped(owner, name, make)
         self._undo.append(restore)
         self._left_alone = False
 

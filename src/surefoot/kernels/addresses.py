@@ -51,7 +51,7 @@ class Addresses:
 
     def _forget(self) -> None:
         """What the arrays describe, so that only a change is written: nothing."""
-        self._types: list[type] = []
+        self._types: list[type] | None = None
         self._sizes: list[int] = []
         self._dtypes: list[torch.dtype] = []
         self._gaps = False
@@ -87,7 +87,7 @@ class Addresses:
         types = list(map(type, tensors))
         known = types == self._types
         if not known:
-            self._types = []  # until all is described
+            self._types = None  # until all is described
             if not PLAIN_TYPES.issuperset(set(types) - {type(None)}):
                 return False
         if self._locate is None:

@@ -14,6 +14,7 @@ from surefoot.kernels import make_pass
 from surefoot.kernels.eager import NATIVE_REALS
 from surefoot.kernels.pieces import is_distributed
 from surefoot.signals.flow import TensorStats
+from surefoot.signals.saved import through_hooks
 
 _SAMPLES = 64  # samples compared by `mean_cosine`
 _FEATURES = 8192  # features a sample is compared on
@@ -95,7 +96,7 @@ def one_hot_share(node: Any) -> float | None:
     There its largest slope p (1 - p) is under 5 % of the 1/4 that it can be. None where the graph
     keeps no result [B, ..., N] of at least 8 samples, or a user's hook would be called to fetch it.
     """
-    if getattr(getattr(node, "_raw_saved_result", None), "unpack_hook", None) is not None:
+    if through_hooks(getattr(node, "_raw_saved_result", None)):
         return None
     try:
         p = node._saved_result.detach()

@@ -17,6 +17,7 @@ import torch
 
 from surefoot.signals.operations import OPERATIONS, SUMS, Inputs, Known, Operation
 from surefoot.signals.reach import operation_of
+from surefoot.signals.saved import through_hooks
 
 _MAX_OPERATIONS = 40
 MARK = "surefoot"  # in the metadata of an output's node: (output number -> Leaf), by owner
@@ -167,9 +168,7 @@ def _saved(node: Any, found: Known) -> dict[str, Any]:
     """What a node has saved, unless a hook of the user's would be called to bring it back."""
     try:
         for raw in found.tensors:
-            value = getattr(node, raw)
-            first = value[0] if isinstance(value, (tuple, list)) and value else value
-            if getattr(first, "unpack_hook", None) is not None:
+            if through_hooks(getattr(node, raw)):
                 raise Unreadable("saved tensors of the loss pass through hooks of the script")
         return {name: getattr(node, attribute) for name, attribute in found.attributes}
     except (AttributeError, RuntimeError) as error:  # freed, or changed in place since
