@@ -121,6 +121,7 @@ def test_torchrun_under_surefoot(project: Path) -> None:
     assert report.root.cause is Cause.NONFINITE_INPUT
 
 
+@pytest.mark.zoo
 def test_spawned_processes(project: Path) -> None:
     done = started(PYTHON, "-m", "surefoot", "run", "--fail-on", "fatal", "spawning.py", "lost")
     assert done.returncode == 3, done.stderr

@@ -262,6 +262,7 @@ def test_memory_does_not_grow(make: Callable[[], Round], session: Session) -> No
     assert grown(make(), 600) < 400
 
 
+@pytest.mark.zoo
 def test_a_watch_that_has_ended_leaves_nothing_behind() -> None:
     assert grown(watches(), 500) < 50
 

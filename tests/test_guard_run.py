@@ -80,6 +80,7 @@ def test_a_lost_cause_is_halted_with_a_status_of_its_own(tmp_path: Path) -> None
     assert seen.guard is not None and seen.guard.acts["halt"] == 1
 
 
+@pytest.mark.zoo
 def test_a_dry_run_changes_nothing_and_says_what_it_would_have_done(tmp_path: Path) -> None:
     done = run(tmp_path, "(100,)", "--guard", "--dry-run", "--no-record")
     assert done.returncode == 0 and done.stdout == "nan\n"
@@ -101,6 +102,7 @@ def test_the_scripts_own_guard_takes_the_place_of_ours(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout.endswith("\n1 1\n"), done.stderr
 
 
+@pytest.mark.zoo
 def test_parameters_that_no_module_owns_are_guarded_too(tmp_path: Path) -> None:
     (tmp_path / "bare.py").write_text(
         "import torch\n"

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from zoo_fixture import mostly_zoo
+
 TESTS = Path(__file__).parent
 
 
@@ -122,7 +124,7 @@ assert compiled.asm["cubin"]
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", mostly_zoo([80, 90], 90))
 def test_it_compiles_for_a_device_that_is_not_here(capability: int, tmp_path: Path) -> None:
     """To machine code, whose reading and arithmetic are as triton.py says."""
     done = run_python(["-c", COMPILE, str(capability)], tmp_path, TRITON_INTERPRET="0")

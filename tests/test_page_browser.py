@@ -27,6 +27,7 @@ from served_fixture import served
 from surefoot.page.access import Access
 from surefoot.page.app import create
 from views_fixture import FIXTURES, vanishing
+from zoo_fixture import mostly_zoo
 
 pytestmark = pytest.mark.browser
 LIGHT, DARK = "light", "dark"
@@ -78,9 +79,10 @@ def test_every_view(browser: Window, axe: Any, home: str, address: str) -> None:
     assert_good(browser, axe, home + address, VIEWS[address], looks)
 
 
-@pytest.mark.parametrize(
-    "address", [*OTHERS, *(pytest.param(one, marks=pytest.mark.zoo) for one in FURTHER)]
-)
+SUITE = ("/run/hostile", "/run/vanishing/layer?name=nothing", "/run/nothing")
+
+
+@pytest.mark.parametrize("address", mostly_zoo([*OTHERS, *FURTHER], *SUITE))
 def test_others_of_a_kind(browser: Window, axe: Any, home: str, address: str) -> None:
     known = OTHERS | FURTHER
     scheme = (LIGHT, DARK)[list(known).index(address) % 2]

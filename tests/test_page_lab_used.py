@@ -180,6 +180,7 @@ def settled(page: Any, query: str) -> str:
 
 
 @pytest.mark.browser
+@pytest.mark.zoo
 def test_it_answers_to_the_keyboard(browser: Any, home: str) -> None:
     with opened(browser, f"{home}/lab?activation=sigmoid&depth=2&width=8") as page:
         before = settled(page, "?depth=2&width=8&activation=sigmoid")  # in the form's own order

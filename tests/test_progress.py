@@ -85,6 +85,7 @@ class TestTerminal:
         assert steps == sorted(steps)
         assert 0 < steps[0] <= steps[-1] <= 90
 
+    @pytest.mark.zoo
     def test_ctrl_c_gives_the_title_back(self, tmp_path: Path) -> None:
         (tmp_path / "train.py").write_text(TRAINS.replace("range(90)", "range(10**9)"))
         ended = []  # what torch has loaded decides whether python dies of the signal or ends with 1
