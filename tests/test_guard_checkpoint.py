@@ -232,6 +232,7 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # from PyTorch 2.6's own SequentialLR
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedulers_of_the_taken_up_run_are_rolled_back_too(name: str, guards: Make) -> None:
     """They are not handed over, and those of the run before are gone."""

@@ -103,6 +103,8 @@ PARTICULAR: dict[str, tuple[Callable[[], nn.Module], Callable[[Any], torch.optim
     "SparseAdam": (Words, lambda p: torch.optim.SparseAdam(p, 1e-2)),
     "Muon": (matrices, lambda p: torch.optim.Muon(p, 1e-2)),
 }
+if not hasattr(torch.optim, "Muon"):  # before PyTorch 2.9
+    del PARTICULAR["Muon"]
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "SGD": lambda p: torch.optim.SGD(p, 0.01, momentum=0.9, nesterov=True),

@@ -226,9 +226,9 @@ class Session:
             training = Training(
                 index, models, trained, self._writer, groups, self._forensics, forms
             )
-        training.indices = self.drawn.indices
-        training.known_as(f"{self._number}/{index}")
-        self.trainings.append(training)
+            training.indices = self.drawn.indices
+            training.known_as(f"{self._number}/{index}")
+            self.trainings.append(training)
         return training
 
     def _drop(self, training: Training) -> None:
