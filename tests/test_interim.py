@@ -108,6 +108,14 @@ def test_a_training_that_began_later_is_looked_at_twice_as_well(looks: Looks) ->
     assert looks.find((A,), (B,)) == (A, B)
 
 
+def test_what_is_gone_is_forgotten(looks: Looks) -> None:
+    """A script may make a model for every step, for a week."""
+    looks.find((A,), (B,))
+    looks.find((A,))
+    assert looks.interim._latest == {0: {"SF101"}}
+    assert looks.find((A,), (B,)) == (A,)
+
+
 def test_the_last_word_is_not_weighed(looks: Looks) -> None:
     looks.interim.last(looks.trainings(((A, B),)))
     assert looks.record.told == {0: (A, B)}

@@ -128,9 +128,13 @@ def data(step: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]
     return torch.randn(shape), torch.randint(4, (shape[0],))
 
 
-def plain(model: nn.Module, optimizer: torch.optim.Optimizer, shape: tuple[int, ...]) -> Step:
+def plain(
+    model: nn.Module, optimizer: torch.optim.Optimizer, shape: tuple[int, ...], bad: int = -1
+) -> Step:
     def step(i: int) -> float:
         x, y = data(i, shape)
+        if i == bad:
+            x.view(-1)[3] = torch.nan
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), y)
         loss.backward()
@@ -142,18 +146,7 @@ def plain(model: nn.Module, optimizer: torch.optim.Optimizer, shape: tuple[int, 
 
 def bad_batch(model: nn.Module, optimizer: torch.optim.Optimizer, shape: tuple[int, ...]) -> Step:
     """With a batch that is lost, so that the step is run again and examined."""
-
-    def step(i: int) -> float:
-        x, y = data(i, shape)
-        if i == BAD:
-            x.view(-1)[3] = torch.nan
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+    return plain(model, optimizer, shape, BAD)
 
 
 def autocast(model: nn.Module, optimizer: torch.optim.Optimizer, shape: tuple[int, ...]) -> Step:

@@ -26,7 +26,7 @@ class Interim:
         self.writer: Writer | None = None
         self.asked = False
         self.standing: tuple[Finding, ...] | None = None
-        self._latest: dict[int, set[str]] = {}  # the rules that found something, by training
+        self._latest: dict[int, set[str]] | None = None  # rules that found something, by training
         self._ignore, self._next = ignore, 0.0
 
     def now_and_then(self, trainings: Collection[Training]) -> None:
@@ -40,20 +40,20 @@ class Interim:
 
     def look(self, trainings: Collection[Training]) -> None:
         """Say what stands of each training."""
-        first, standing = not self._latest, []
+        earlier, latest, standing = self._latest or {}, {}, []
         for training in trainings:
             report = diagnose(training.case(), self._ignore)
-            before = self._latest.get(training.index)
             serious = (f for f in report.findings if f.severity is not Severity.ADVICE)
-            self._latest[training.index] = {finding.rule for finding in serious}
-            if before is None:
+            latest[training.index] = {finding.rule for finding in serious}
+            if training.index not in earlier:
                 continue
-            report = agreed(report, before)
+            report = agreed(report, earlier[training.index])
             standing += [f for f in report.findings if f.severity is not Severity.ADVICE]
             if self.writer is not None:
                 self.writer.report(training.index, report)
-        if not first:
+        if self._latest is not None:
             self.standing = tuple(standing)
+        self._latest = latest  # of those that are there: a script may make many
 
     def last(self, trainings: Collection[Training]) -> None:
         """The final word on each training, for the record."""
