@@ -169,13 +169,16 @@ def both(make: Callable[[], Mode], rtol: float = 1e-5) -> tuple[Session, Any, An
 
 
 @pytest.mark.parametrize("name", mostly_zoo(MODELS, "model", "in place, before the optimizer"))
-def test_a_compiled_model_is_seen_as_without_the_compiler(name: str) -> None:
+def test_a_compiled_model_is_seen_as_without_the_compiler(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     session, alone, watched = both(MODELS[name])
     assert watched == alone
     assert ("unique_graphs" in alone.get("stats", {})) is (name != "chain in place")
     training, case = session.trainings[0], session.trainings[0].case()
     if OLD and name == "chain in place":
-        pytest.xfail("torch's own modules, called within a compiled call: our hooks give way")
+        why = "torch's own modules, called within a compiled call: our hooks give way"
+        request.applymarker(pytest.mark.xfail(reason=why, strict=True))
     assert [(f.step, f.replayed) for f in case.flows] == [(0, False), (4, False), (16, False)]
     called = {call.layer for call in case.flows[0].calls}
     assert called >= {i for i, layer in enumerate(training.layers.layers) if layer.leaf}
@@ -259,11 +262,14 @@ FUNCTIONS: dict[str, Callable[[], Mode]] = {
 
 
 @pytest.mark.parametrize("name", mostly_zoo(FUNCTIONS, "loss", "whole step"))
-def test_a_compiled_function_is_left_alone_and_its_gradients_are_measured(name: str) -> None:
+def test_a_compiled_function_is_left_alone_and_its_gradients_are_measured(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     if name == "backward in the graph" and not hasattr(torch._dynamo.config, "trace_autograd_ops"):
         pytest.skip("this release of PyTorch takes no backward into a graph")
     if OLD and name == "compiled backward":
-        pytest.xfail("Compiled Autograd guards on each hook: it compiles watched steps anew")
+        why = "Compiled Autograd guards on each hook: it compiles watched steps anew"
+        request.applymarker(pytest.mark.xfail(reason=why, strict=True))
     session, alone, watched = both(FUNCTIONS[name])
     assert watched["stats"] == alone["stats"]
     assert sum(watched.get("graph_break", {}).values()) <= sum(
