@@ -17,7 +17,8 @@ class Row:
     """One watched run of a case, as plain data.
 
     fault: the cause that was planted, empty for a healthy case. placed: whether the truth names
-    one origin (or that there is none), so that a layer can be wrong.
+    one origin (or that there is none), so that a layer can be wrong. steps: it was judged after so
+    many, None for at its end.
     """
 
     name: str
@@ -40,7 +41,8 @@ class Row:
     right_layer: bool
     right_pathology: bool
     silent: bool
-    seconds: float
+    seconds: float = 0.0
+    steps: int | None = None
 
     @property
     def right(self) -> bool:
@@ -87,10 +89,12 @@ def counted(rows: Sequence[Row], word: str) -> tuple[int, int]:
 
 def draw_figures(rows: Sequence[Row], console: Console) -> None:
     """Every share of every part, then the shares of each fault."""
-    for part in sorted({r.part for r in rows}):
-        own = [r for r in rows if r.part == part]
+    for part, steps in sorted({(r.part, r.steps or 0) for r in rows}):
+        own = [r for r in rows if (r.part, r.steps or 0) == (part, steps)]
         cases = len({r.name for r in own})
-        table = Table("", "share [95 %] of runs", title=f"{part}: {cases} cases, {len(own)} runs")
+        when = f" after {steps} steps" if steps else ""
+        title = f"{part}: {cases} cases, {len(own)} runs{when}"
+        table = Table("", "share [95 %] of runs", title=title)
         for word, _, _ in COUNTS:
             table.add_row(word, share(*counted(own, word)))
         console.print(table)

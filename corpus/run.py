@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from corpus import ANY, Entry, load, mark, serious_root
+from corpus.early import Looks, Over
 from corpus.figures import Row, draw_figures
 from surefoot.findings import Report
 from surefoot.watching.session import Session
@@ -34,6 +36,22 @@ def watched(entry: Entry, seed: int) -> tuple[Report, Session, float | None]:
     return session.report(), session, score
 
 
+def watched_early(entry: Entry, seed: int, steps: Collection[int]) -> dict[int, Report]:
+    """The reports after these steps, as far as the training comes; it is broken off at the last."""
+    gc.collect()
+    session = Session(folder=None)
+    looks = Looks(session, steps)
+    session.interim = looks
+    session.start()
+    try:
+        entry.train(seed)
+    except Over:
+        pass
+    finally:
+        session.stop()
+    return looks.reports
+
+
 def expectation(entry: Entry) -> str:
     """The truth in one cell."""
     if entry.healthy:
@@ -46,6 +64,18 @@ def judge(entry: Entry, seed: int) -> Row:
     """One row of the table."""
     begin = time.perf_counter()
     report, _, score = watched(entry, seed)
+    row = row_of(entry, seed, report, score)
+    return replace(row, seconds=round(time.perf_counter() - begin, 2))
+
+
+def judge_early(entry: Entry, seed: int, steps: Collection[int]) -> list[Row]:
+    """One row for each of the steps that the training has taken."""
+    reports = watched_early(entry, seed, steps)
+    return [replace(row_of(entry, seed, r, None), steps=n) for n, r in reports.items()]
+
+
+def row_of(entry: Entry, seed: int, report: Report, score: float | None) -> Row:
+    """A report beside the truth."""
     found = mark(entry, report)
     root = serious_root(report) or report.root
     return Row(
@@ -69,7 +99,6 @@ def judge(entry: Entry, seed: int) -> Row:
         right_layer=found.layer,
         right_pathology=found.pathology,
         silent=found.silent,
-        seconds=round(time.perf_counter() - begin, 2),
     )
 
 
@@ -84,8 +113,9 @@ def draw_rows(rows: Sequence[Row], console: Console) -> None:
         if r.healthy and r.right and not r.silent:
             sign = "[yellow]advice"
         loss = "-" if r.score is None else f"{r.score:.3g}"
+        name = f"{r.name}, {r.steps} steps" if r.steps else r.name
         table.add_row(
-            r.name, str(r.seed), r.expected, got, loss, " ".join(r.others), sign, f"{r.seconds:.1f}"
+            name, str(r.seed), r.expected, got, loss, " ".join(r.others), sign, f"{r.seconds:.1f}"
         )
     console.print(table)
 
@@ -113,13 +143,14 @@ def draw_twins(entries: Sequence[Entry], seeds: Sequence[int], console: Console)
     console.print(table)
 
 
-def judge_all(entries: Sequence[Entry], seeds: Sequence[int]) -> list[Row]:
-    """A row for each case and seed; says on which case it is."""
+def judge_all(
+    entries: Sequence[Entry], seeds: Sequence[int], steps: Collection[int] = ()
+) -> list[Row]:
+    """A row for each case and seed, or for each of the early steps; says on which case it is."""
     rows = []
-    for seed in seeds:
-        for entry in entries:
-            print(f"\r{len(rows)}/{len(entries) * len(seeds)} {entry.name:60}", end="", flush=True)
-            rows.append(judge(entry, seed))
+    for i, (seed, entry) in enumerate(itertools.product(seeds, entries)):
+        print(f"\r{i}/{len(entries) * len(seeds)} {entry.name:60}", end="", flush=True)
+        rows += judge_early(entry, seed, steps) if steps else [judge(entry, seed)]
     print()
     return rows
 
@@ -140,6 +171,13 @@ def chosen(only: tuple[str, ...], part: str | None, console: Console) -> list[En
 @click.option("--part", type=click.Choice(["tune", "report"]), help="One part; both without it.")
 @click.option("--seeds", default=1, show_default=True)
 @click.option("--first", default=0, show_default=True, help="The first seed.")
+@click.option(
+    "--at",
+    "steps",
+    multiple=True,
+    type=click.IntRange(1),
+    help="Judge after so many steps instead of at the end; repeatable.",
+)
 @click.option("--twins", is_flag=True, help="Check, unwatched, that every fault really hurts.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="Write the rows here.")
 @click.option(
@@ -154,6 +192,7 @@ def main(
     part: str | None,
     seeds: int,
     first: int,
+    steps: tuple[int, ...],
     twins: bool,
     file: Path | None,
     read: tuple[Path, ...],
@@ -171,7 +210,7 @@ def main(
         if twins:
             draw_twins(entries, numbers, console)
             return
-        rows = judge_all(entries, numbers)
+        rows = judge_all(entries, numbers, steps)
     if file is not None:
         file.write_text(json.dumps([asdict(r) for r in rows], indent=1))
     draw_rows([r for r in rows if not (wrong and r.right)], console)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from corpus import ANY, Entry, load
 from corpus.figures import Row, counted, wilson
+from corpus.run import judge, judge_early
 from corpus.trainings.tasks import measure
 from scipy.stats import binomtest
 
@@ -17,15 +18,27 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `pyth
 
 from surefoot.findings import Cause
 
+ROOT = Path(__file__).parents[1]
 CASES: dict[str, Entry] = load()
 REPORT = [e for e in CASES.values() if e.part == "report"]
 
 
-def test_it_is_as_large_as_the_readme_says() -> None:
-    faulty = sum(not e.healthy for e in CASES.values())
-    assert faulty >= 150 and len(CASES) - faulty >= 150
-    faulty = sum(not e.healthy for e in REPORT)
-    assert faulty >= 150 and len(REPORT) - faulty >= 150
+def test_it_is_as_large_as_its_page_and_the_readme_say() -> None:
+    page, readme = ((ROOT / name).read_text() for name in ("docs/corpus.md", "README.md"))
+    for part in ("tune", "report"):
+        healthy = sum(e.healthy for e in CASES.values() if e.part == part)
+        faulty = sum(not e.healthy for e in CASES.values() if e.part == part)
+        assert faulty >= 150 and healthy >= 150
+        assert f"| {part} | {healthy} | {faulty} |" in page
+    assert f"{healthy} with nothing" in readme and f"{faulty} with one thing wrong" in readme
+
+
+def test_a_training_is_judged_as_if_it_had_ended_early() -> None:
+    rows = judge_early(CASES["exploding_weights_x3_15"], 0, (3, 20, 10**9))
+    assert [r.steps for r in rows] == [3, 20] and rows[-1].detected
+    calm = judge_early(CASES["mlp_relu_sgd"], 0, (3, 20))
+    assert [(r.steps, r.detected) for r in calm] == [(3, True), (20, True)]
+    assert all(r.steps is None for r in [judge(CASES["mlp_relu_sgd"], 0)])
 
 
 def test_every_cause_is_planted_in_the_part_to_report_on() -> None:
