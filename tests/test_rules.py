@@ -24,7 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `pytest` without `python -m`
 
 from corpus import Entry, load, mark
-from corpus.run import watched
+from corpus.run import judge_early, watched
 
 import surefoot.diagnosis.rules as book
 from surefoot.diagnosis.rules import RULES
@@ -217,6 +217,10 @@ class Enough(Exception):
         ("mlp_ten_torch_default", 20),
         ("plateau_then_learning", 30),
         ("digits_weight_norm", 80),
+        ("mlp_ten_torch_default", 120),
+        ("regression_unscaled_target", 13),
+        ("raw_pixels_255", 20),
+        ("large_eps_adam", 13),
     ],
 )
 def test_a_sound_training_that_is_cut_short_is_not_held_to_have_failed(
@@ -241,3 +245,11 @@ def test_a_sound_training_that_is_cut_short_is_not_held_to_have_failed(
     report = session.report()
     assert report.steps == steps
     assert report.verdict is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize(
+    "name", ["lr_high_mlp_sgd_x100", "input_x1000_mlp", "eps_too_large_adam", "loss_sum_mlp"]
+)
+def test_a_fault_is_known_within_a_dozen_steps(name: str) -> None:
+    (row,) = judge_early(CASES[name], 0, (13,))
+    assert row.right, row

@@ -19,8 +19,10 @@ _SHORT = 12  # steps below which progress cannot be told from noise
 _YOUNG = 48  # steps below which many a sound training has gained next to nothing
 _OTHER = 1.5  # times the entropy of the last labels
 _MOVING = 4.0  # times the lowest loss of a constant answer that was found
-_BLOWN = 2.0  # times the first loss: the first steps blew up, and their median is no beginning
+_BLOWN = 2.0  # times the first loss: the first steps blew up
 _DRIFT = 3.0  # standard errors by which a loss has moved that is not just scattering
+_DOWN = 0.85  # of the first losses: such a loss has come down, however much it scatters
+_FALLS = 0.05  # of the yardstick, gained in the last quarter of the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Outcome:
     falling: share of the yardstick that the last quarter of the run has gained.
     searched: the constant prediction is that of several terms, or was searched for: whether its
     targets are fixed is not known, and what opposes what.
-    short: too few losses to judge by; young: so few steps that a small gain means nothing yet.
+    short: too few losses to judge by; young: so few steps that a small gain means nothing yet;
+    descending: so few, and the loss clearly comes down, never having leapt.
     untrained: there is no outcome yet, because nothing was trained (`surefoot check`).
     """
 
@@ -55,6 +58,7 @@ class Outcome:
     falling: float = 0.0
     searched: bool = False
     young: bool = False
+    descending: bool = False
 
     @property
     def diverged(self) -> bool:
@@ -79,6 +83,10 @@ class Outcome:
     def learned(self, skill: float) -> bool:
         """Whether it had once gained so much: what was there from the first step on allowed it."""
         return self.best_skill is not None and self.best_skill >= skill and not self.inert
+
+    def learning(self, skill: float) -> bool:
+        """Whether it has gained so much, and goes on to gain."""
+        return self.falling >= _FALLS and (self.skill or 0.0) >= skill
 
     @property
     def unmoved(self) -> bool:
@@ -122,7 +130,7 @@ def _outcome(case: Case) -> Outcome:
     edge = max(1, min(5, len(finite) // 10))
     initial = float(np.median(finite[:edge]))
     if 0 < _BLOWN * finite[0] < initial:
-        initial = float(finite[0])
+        initial = float(finite[0])  # their median is no beginning
     final = float(np.median(finite[-max(5, len(finite) // 10) :]))
     best = _best(finite)
     trivial = trivial_loss(case)
@@ -134,6 +142,8 @@ def _outcome(case: Case) -> Outcome:
     lofty = nonfinite and initial > 0 and np.median(finite) > 3 * initial
     climbed = bool(steeply or lofty)
     drift = _drift(finite)
+    down = drift >= _DRIFT or final < _DOWN * initial
+    descending = young and down and bool(finite.max() <= _BLOWN * initial)
     if yardstick <= 0 or best < 0:
         return Outcome(
             *(initial, final, None, False, None, None, nonfinite, short, climbed),
@@ -156,6 +166,7 @@ def _outcome(case: Case) -> Outcome:
         falling=(float(np.median(finite[len(finite) // 2 :][: len(finite) // 4 + 1])) - final)
         / yardstick,
         young=young,
+        descending=descending,
     )
 
 

@@ -10,7 +10,8 @@ from surefoot.diagnosis.outcome import Outcome, outcome
 from surefoot.findings import Finding, Severity
 
 _LEARNED = 0.5  # of the yardstick gained at some time
-_FALLS = 0.05  # of it gained in the last quarter of the run
+_BEGUN = 0.05  # of it, by a run that is still gaining
+_WELL_BEGUN = 0.25  # the same where more than three decades are missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ def gauge_severity(case: Case, decades: float, lone: bool = False) -> Severity |
         limit = 0.8  # one broken layer among sound ones: the others had little to make up for
     if result.learned(max(limit, _LEARNED)):
         return None  # it was there from the first step on, and the run learned all the same
-    if decades < 3 and result.falling >= _FALLS and (result.skill or 0.0) >= _FALLS:
-        return None  # it is learning, late or slowly
+    if decades < 4 and result.learning(_BEGUN if decades < 3 else _WELL_BEGUN):
+        return None  # late or slowly
     if result.poor(limit):
         return _bad(result)
     return Severity.ADVICE if decades >= 3.0 and result.poor(0.9) else None

@@ -20,7 +20,8 @@ where a network is not blamed on depth yet, 0.95 after `_DEEP` (20), and 0.97 af
 asked for before training and of a run of four dozen steps, when no loss speaks yet, and of a run
 that diverged, which must never have gained `_BEGAN` (a tenth) of the trivial predictor's loss. All
 six networks measured above 0.95 trained badly, but of 26 healthy trainings four stand there too and
-learn: so the run must not have gained `_LEARNS` (half) of the trivial predictor's loss.
+learn: so the run must not have gained `_LEARNS` (half) of the trivial predictor's loss, nor, if it
+is shallower than `_DEEP`, `_HALFWAY` (a quarter) while it goes on to gain.
 
 **Source.** Cho & Saul 2009 (the kernel of a ReLU layer); docs/thresholds.md.
 """
@@ -41,6 +42,7 @@ _COLLAPSED = 0.95
 _LEARNS = 0.5
 _DEPTH = 10  # weighted layers: a shallower network is not collapsed by depth
 _DEEP = 20  # before training: twice that, for nothing else speaks yet; so of a run that diverged
+_HALFWAY = 0.25  # of it, by a run that goes on to gain
 _BEGAN = 0.1  # of the trivial predictor's loss gained at some time
 
 
@@ -101,7 +103,7 @@ def collapsed_calls(case: Case) -> list[Call]:
 def _severity(case: Case, depth: int) -> Severity:
     """At first, a shallower network whose signal fades into its biases may still mend."""
     result = outcome(case)
-    early = (result.untrained or result.young) and depth < _DEEP
+    early = (result.untrained or result.young or result.learning(_HALFWAY)) and depth < _DEEP
     return Severity.ADVICE if early else bad_severity(case)
 
 

@@ -16,7 +16,9 @@ run that has not gained `_MOST` (three quarters) of the trivial predictor's loss
 gained `_SOME` (a quarter). Where `_SHUT` (30 %, as SF108 asks) of the units of a tanh or sigmoid
 are closed by it, or the outputs are no larger than `_CALM` (3, three deviations of a standardised
 answer), nothing explodes. Where the run has only its own first loss to be compared with, that loss
-is absurd as well, and it is enough that the first layer is fed such an input. Of 78 healthy
+is absurd as well, and it is enough that the first layer is fed such an input. While the loss of a
+run of fewer than 48 steps comes down, `_LARGE` is not held against it, and `_ABSURD` not if it has
+gained `_SOME`. Of 78 healthy
 trainings with floating-point inputs one lies above it (pixels of 0 to 255: 123), and none below
 0.48. `_SMALL` (5e-3): a signal of rms r enters torch's default layer of n inputs as `r / sqrt(3)`
 beside biases of `1 / sqrt(3 n)`, so at 5e-3 and a hundred inputs it is a twentieth of them.
@@ -29,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from surefoot.diagnosis.case import Case
-from surefoot.diagnosis.outcome import outcome
+from surefoot.diagnosis.outcome import Outcome, outcome
 from surefoot.diagnosis.rule import Rule, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.layers import Kind
@@ -53,7 +55,7 @@ def judge(case: Case) -> Iterator[Finding]:
     rms = entry.input.rms
     # A first loss that is itself absurd is no measure of what came after it.
     blind = rms > _ABSURD and not result.trivial and not result.short and _goes_in(case, flow, rms)
-    if not blind and not result.poor(_MOST if rms > _ABSURD else _SOME):
+    if not blind and not (result.poor(_MOST if rms > _ABSURD else _SOME) and _harms(result, rms)):
         return
     if _SMALL <= rms <= _LARGE or rms == 0:
         return
@@ -76,6 +78,11 @@ def judge(case: Case) -> Iterator[Finding]:
         ),
         remedies=(_STANDARDISE,),
     )
+
+
+def _harms(result: Outcome, rms: float) -> bool:
+    """Not known to while a young run's loss comes down; what is absurd takes a gain for that."""
+    return not result.descending or rms < _SMALL or (rms > _ABSURD and result.poor(_SOME))
 
 
 def _pathology(case: Case, flow: Flow) -> Pathology:
