@@ -142,8 +142,6 @@ def _outcome(case: Case) -> Outcome:
     lofty = nonfinite and initial > 0 and np.median(finite) > 3 * initial
     climbed = bool(steeply or lofty)
     drift = _drift(finite)
-    down = drift >= _DRIFT or final < _DOWN * initial
-    descending = young and down and bool(finite.max() <= _BLOWN * initial)
     if yardstick <= 0 or best < 0:
         return Outcome(
             *(initial, final, None, False, None, None, nonfinite, short, climbed),
@@ -166,8 +164,14 @@ def _outcome(case: Case) -> Outcome:
         falling=(float(np.median(finite[len(finite) // 2 :][: len(finite) // 4 + 1])) - final)
         / yardstick,
         young=young,
-        descending=descending,
+        descending=young and _descends(finite, initial, final),
     )
+
+
+def _descends(losses: np.ndarray, initial: float, final: float) -> bool:
+    """Whether the loss clearly comes down, and never leapt on the way."""
+    down = _drift(losses) >= _DRIFT or final < _DOWN * initial
+    return bool(down and losses.max() <= _BLOWN * initial)
 
 
 def _single(case: Case) -> bool:
