@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from surefoot.diagnosis.case import Case
+from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.outcome import Outcome, outcome, trivial_loss
 from surefoot.layers import build_table
 from surefoot.record.series import Series
@@ -19,7 +19,7 @@ from surefoot.signals.loss import anatomy
 def of(losses: list[float]) -> Outcome:
     values = np.array(losses, np.float32)[:, None]
     series = Series(np.arange(len(losses)), values, values, values)
-    return outcome(Case(build_table([])[0], {"loss": series}))
+    return outcome(Case(build_table([])[0], {"loss": series}, facts=Facts(steps=len(losses))))
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,8 @@ def of(losses: list[float]) -> Outcome:
         # a loss that is not meant to fall, as in reinforcement learning or between adversaries
         ([0.01, 0.02, *[0.05, 0.06] * 20, -0.01], False, False),
         ([0.1, *[0.7] * 60], False, False),
+        # rare rewards: now and then a loss is twenty times the usual one, and one such ends it
+        ([*[1e-3, 1e-3, 2e-2, 1e-3] * 20, 2e-2, *[np.inf] * 20], True, False),
     ],
 )
 def test_a_run_that_was_lost_is_told_from_one_whose_loss_merely_rises(
@@ -52,6 +54,30 @@ def test_the_skill_is_what_is_gone_of_the_first_loss() -> None:
 def test_first_steps_that_blew_up_are_no_beginning() -> None:
     seen = of([1.4, *[1e13] * 60])
     assert seen.initial == pytest.approx(1.4) and seen.diverged
+
+
+def test_what_gains_goes_on_gaining_by_more_than_it_scatters() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.05, 80)
+    assert of(list(2 + noise - np.linspace(0, 1, 80))).learning(0.25)
+    assert not of(list(2 + noise - np.minimum(np.linspace(0, 3, 80), 1))).learning(0.25)  # at rest
+    restless = 2 + 12 * noise
+    restless[60:] -= 0.25
+    seen = of(list(restless))
+    assert seen.falling >= 0.05 and not seen.learning(0.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "descending"),
+    [
+        (list(np.linspace(4.7, 3.2, 20)), True),  # of a vocabulary of a hundred, on its way
+        (list(np.linspace(4.7, 3.2, 60)), False),  # no longer young
+        ([2.3, 2.31, 2.29, 2.32] * 5, False),
+        ([4.7, 470.0, *np.linspace(4.7, 3.2, 20)], False),  # it leapt
+        (list(np.linspace(1.0, 2.0, 20)), False),
+    ],
+)
+def test_only_a_young_loss_that_never_leapt_descends(losses: list[float], descending: bool) -> None:
+    assert of(losses).descending is descending
 
 
 def test_a_loss_below_zero_that_only_scatters_has_not_moved() -> None:

@@ -22,6 +22,7 @@ _MOVING = 4.0  # times the lowest loss of a constant answer that was found
 _BLOWN = 2.0  # times the first loss: the first steps blew up
 _DRIFT = 3.0  # standard errors by which a loss has moved that is not just scattering
 _DOWN = 0.85  # of the first losses: such a loss has come down, however much it scatters
+_SCATTER = 0.9  # quantile of the losses before: above it a loss is out of their range
 _FALLS = 0.05  # of the yardstick, gained in the last quarter of the run
 
 
@@ -86,7 +87,8 @@ class Outcome:
 
     def learning(self, skill: float) -> bool:
         """Whether it has gained so much, and goes on to gain."""
-        return self.falling >= _FALLS and (self.skill or 0.0) >= skill
+        gains = self.falling >= _FALLS and self.drift >= _DRIFT  # more than it scatters
+        return gains and (self.skill or 0.0) >= skill
 
     @property
     def unmoved(self) -> bool:
@@ -135,11 +137,11 @@ def _outcome(case: Case) -> Outcome:
     best = _best(finite)
     trivial = trivial_loss(case)
     yardstick = trivial if trivial is not None else initial
-    short, young = len(finite) < _SHORT, case.facts.steps < _YOUNG
+    short, young = len(finite) < _SHORT, min(len(finite), case.facts.steps) < _YOUNG
     before = finite[:-3] if len(finite) > 3 else finite[:1]
-    steeply = finite[-3:].max() > 3 * max(initial, float(np.median(before)))
+    steeply = finite[-3:].max() > 3 * max(initial, float(np.quantile(before, _SCATTER)))
     # Of a run that was lost, the climb may lie before its last losses.
-    lofty = nonfinite and initial > 0 and np.median(finite) > 3 * initial
+    lofty = nonfinite and initial > 0 and np.median(finite) > 3 * max(initial, yardstick)
     climbed = bool(steeply or lofty)
     drift = _drift(finite)
     if yardstick <= 0 or best < 0:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import Outcome, outcome
+from surefoot.diagnosis.pace import pace
 from surefoot.findings import Finding, Severity
 
 _LEARNED = 0.5  # of the yardstick gained at some time
 _BEGUN = 0.05  # of it, by a run that is still gaining
+_STILL = 0.02  # of the size of any matrix, all steps together
 _WELL_BEGUN = 0.25  # the same where more than three decades are missing
 
 
@@ -45,16 +47,25 @@ def gauge_severity(case: Case, decades: float, lone: bool = False) -> Severity |
     if result.skill is None or result.short:
         strong = decades >= (2.0 if result.short else 3.0)
         return _bad(result) if strong or (result.climbed and decades >= 1.3) else None
+    broken = lone and decades >= 2
     limit = 0.75 if decades >= 2 else 0.25 if decades >= 1.3 else 0.1
-    if lone and decades >= 2:
+    if broken:
         limit = 0.8  # one broken layer among sound ones: the others had little to make up for
     if result.learned(max(limit, _LEARNED)):
         return None  # it was there from the first step on, and the run learned all the same
-    if decades < 4 and result.learning(_BEGUN if decades < 3 else _WELL_BEGUN):
+    if not broken and decades < 3.5 and result.learning(_BEGUN if decades < 3 else _WELL_BEGUN):
         return None  # late or slowly
+    if decades < 2 and result.descending:
+        return None
     if result.poor(limit):
-        return _bad(result)
+        return _untrained_severity(decades, lone) if at_rest(case) else _bad(result)
     return Severity.ADVICE if decades >= 3.0 and result.poor(0.9) else None
+
+
+def at_rest(case: Case) -> bool:
+    """Whether not even the swiftest matrix has gone anywhere: it is as good as untrained."""
+    steps = pace(case)
+    return steps is not None and steps.swift * case.facts.steps < _STILL
 
 
 def _untrained_severity(decades: float, lone: bool) -> Severity | None:

@@ -21,7 +21,8 @@ asked for before training and of a run of four dozen steps, when no loss speaks 
 that diverged, which must never have gained `_BEGAN` (a tenth) of the trivial predictor's loss. All
 six networks measured above 0.95 trained badly, but of 26 healthy trainings four stand there too and
 learn: so the run must not have gained `_LEARNS` (half) of the trivial predictor's loss, nor, if it
-is shallower than `_DEEP`, `_HALFWAY` (a quarter) while it goes on to gain.
+is shallower than `_DEEP`, `_HALFWAY` (a quarter) while it goes on to gain; and of such a one whose
+weights do not move at all, the pace is what is wrong.
 
 **Source.** Cho & Saul 2009 (the kernel of a ReLU layer); docs/thresholds.md.
 """
@@ -34,7 +35,7 @@ from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.profile import first_profile
-from surefoot.diagnosis.rule import Rule, bad_severity
+from surefoot.diagnosis.rule import Rule, at_rest, bad_severity
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 from surefoot.signals.flow import Call
 
@@ -103,8 +104,8 @@ def collapsed_calls(case: Case) -> list[Call]:
 def _severity(case: Case, depth: int) -> Severity:
     """At first, a shallower network whose signal fades into its biases may still mend."""
     result = outcome(case)
-    early = (result.untrained or result.young or result.learning(_HALFWAY)) and depth < _DEEP
-    return Severity.ADVICE if early else bad_severity(case)
+    early = result.untrained or result.young or result.learning(_HALFWAY) or at_rest(case)
+    return Severity.ADVICE if early and depth < _DEEP else bad_severity(case)
 
 
 RULE = Rule("SF104", "Collapsed representations", __doc__ or "", judge)

@@ -22,15 +22,19 @@ weights and more. Where the loss went up for good, `_DIVERGED` (0.01) is enough:
 a hundredth does not leave the region of a sound loss at once. In all cases the run must have gained
 less than `_GAINED` (5 %) of the trivial predictor's loss, or less than `_PROVED` (a quarter) where
 a step is proved too long or both were too long and the first one moved the weights by `_OWN_SIZE`
-(as much as they are), or the first one moved them by `_BEYOND` (ten times that), or have diverged.
-A run that is lost before a dozen losses were seen had no time to diverge: a step of `_OWN_SIZE` is
-enough there, unless the NaN stays one in float64. A single long step in the first tenth of a run
-(`_BEGINNING`) is no proof if the loss came to lie `_GAINED` below where it stood before. A rise
-within `_WAKE` (32, the window of the batches' scale) steps before a bad batch begins with that
-batch. Worse than a constant by half (`_WORSE`), a step that moves a matrix by `_OWN_SIZE` is
-enough. The typical step of a run of fewer than 48 is one of the first: where no step was tried, it
-is judged as those are, by `_FIRST` for every optimizer while the loss comes down. Of 586 healthy
-trainings 16 had been blamed after 13 steps, GPTs of other people's libraries among them.
+(as much as they are), or the first one moved them by `_BEYOND` (three times that, after which the
+same step is a small share of them), or less than `_HALF` where the step tried multiplied its own
+loss by `_LEAP` (100), or have diverged. A run that is lost before a dozen losses were seen had no
+time to diverge: a step of `_OWN_SIZE` is enough there, unless the NaN stays one in float64. A
+single long step in the first tenth of a run (`_BEGINNING`) is no proof if the loss came to lie
+`_GAINED` below where it stood before. A rise within `_WAKE` (32, the window of the batches' scale)
+steps before a bad batch begins with that batch. Worse than a constant by half (`_WORSE`), a step
+that moves a matrix by `_OWN_SIZE` is enough; and so is one of `_OWN_SIZE` at any time of a run that
+has lost `_PROVED` of what it had gained. Of a run that has no constant to be compared with, a step
+proved too long is held against it if the loss had been `_LEAP` times the first and did not come
+down below that. The typical step of a run of fewer than 48 is one of the first: where no step was
+tried, it is judged as those are, by `_FIRST` for every optimizer while the loss comes down. Of 586
+healthy trainings 16 had been blamed after 13 steps, GPTs of other people's libraries among them.
 
 **Source.** Cohen et al. 2021 (a curvature of 2/lr is no test: healthy networks begin above it);
 docs/thresholds.md.
@@ -64,9 +68,11 @@ _DIVERGED = 0.01  # enough where the loss went up for good
 _GAINED = 0.05  # of the trivial predictor's loss: such a run learns
 _WORSE = -0.5  # against the trivial predictor
 _PROVED = 0.25  # the same where a step is proved too long
+_HALF = 0.5  # the same where that step was beyond all measure
 _WAKE = 32  # steps within which a bad batch and the rise of the loss are one
 _BEGINNING = 0.1  # of the run: one long step there may be made good
-_BEYOND = 10.0  # times the weights: nothing of their initialisation is left
+_BEYOND = 3.0  # times the weights: nothing of their initialisation is left
+_LEAP = 100.0  # times the first loss, or a batch's own before the step
 _OWN_SIZE = 1.0  # a step as long as the weights themselves
 
 
@@ -162,13 +168,16 @@ def overshoots(case: Case) -> bool:
     if not result.trivial or result.searched:
         # Against its own first loss only: a loss that is not meant to fall may well rise.
         long = absurd or steps.typical >= _HIGH
-        failed = result.diverged or (long and not _below_the_first(case))
+        rises = long or (proof is not None and _leapt(case))
+        failed = result.diverged or (rises and not _below_the_first(case))
         return failed and (proof is not None or long or steps.early >= _OWN_SIZE)
     if result.diverged:
         return proof is not None or steps.highest >= _DIVERGED
     fast = steps.early >= _first(case) or steps.typical >= _HIGH or steps.highest >= _OWN_SIZE
-    sure = absurd or (proof is not None and not _made_good(case, proof))
-    return result.skill < (_PROVED if sure else _GAINED) and (sure or fast)
+    ruined = steps.highest >= _OWN_SIZE and (result.best_skill or 0) - result.skill >= _PROVED
+    sure = absurd or ruined or (proof is not None and not _made_good(case, proof))
+    gained = _HALF if _blatant(proof) else _PROVED if sure else _GAINED
+    return result.skill < gained and (sure or fast)
 
 
 def _first(case: Case) -> float:
@@ -190,6 +199,19 @@ def _made_good(case: Case, proof: Inquiry) -> bool:
     if final is None or proof.loss is None or proof.step >= _BEGINNING * case.facts.steps:
         return False
     return final < (1 - _GAINED) * proof.loss
+
+
+def _blatant(proof: Inquiry | None) -> bool:
+    """Whether the step multiplied the loss of its own batch out of all measure."""
+    if proof is None or not proof.loss or proof.loss < 0:
+        return False
+    return not dict(proof.lengths).get(1.0, 0.0) < _LEAP * proof.loss
+
+
+def _leapt(case: Case) -> bool:
+    """Whether the loss was out of all measure at some time."""
+    losses = case.get("loss").last[:, 0].astype(float)
+    return bool(np.nanmax(losses) >= _LEAP * (outcome(case).initial or np.inf))
 
 
 def _below_the_first(case: Case) -> bool:
