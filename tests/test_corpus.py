@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from corpus import ANY, Entry, load
 from corpus.figures import Row, counted, wilson
-from corpus.run import judge, judge_early
+from corpus.run import hurts, judge, judge_all, judge_early
 from corpus.trainings.tasks import measure
 from scipy.stats import binomtest
 
@@ -81,6 +82,32 @@ def test_shares_are_of_the_rows_that_they_speak_of() -> None:
     ]
     words = ("detection", "false alarms", "pathology", "cause", "origin", "all of these")
     assert [counted(rows, w) for w in words] == [(2, 3), (1, 2), (2, 3), (1, 3), (0, 2), (0, 3)]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(14400)
+def test_the_part_to_tune_on_keeps_its_shares() -> None:
+    entries = [e for e in CASES.values() if e.part == "tune" and e.runs]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = judge_all(entries, [0])
+    least = {"detection": 0.97, "pathology": 0.96, "cause": 0.95, "origin": 0.96}
+    for word, share in least.items():
+        hits, runs = counted(rows, word)
+        assert hits >= share * runs, word
+    alarms, runs = counted(rows, "false alarms")
+    assert alarms <= 0.005 * runs
+
+
+@pytest.mark.long
+@pytest.mark.timeout(14400)
+def test_every_fault_hurts() -> None:
+    """The truth of the corpus itself: the change makes the training clearly worse."""
+    faulty = [e for e in CASES.values() if not e.healthy and e.runs]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        harmless = [e.name for e in faulty if not hurts(e.train(0), e.train_twin(0))]
+    assert not harmless
 
 
 def test_a_constant_answer_scores_one_and_the_truth_scores_nothing() -> None:

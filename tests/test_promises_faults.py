@@ -332,8 +332,8 @@ def test_ctrl_c_within_passes_through(
     assert not wrong
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.long
+@pytest.mark.timeout(14400)
 @pytest.mark.parametrize("part", range(8))
 def test_ctrl_c_anywhere_within_passes_through(
     part: int, places: dict[str, int], alone: list[Any], tmp_path: Path
@@ -344,8 +344,8 @@ def test_ctrl_c_anywhere_within_passes_through(
     assert not wrong
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.long
+@pytest.mark.timeout(14400)
 @pytest.mark.parametrize("part", range(8))
 def test_a_failure_in_every_place_is_survived(
     part: int, places: dict[str, int], alone: list[Any], tmp_path: Path

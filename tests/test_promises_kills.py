@@ -35,8 +35,8 @@ def test_nothing_committed_is_lost_whenever_it_is_killed(tmp_path: Path) -> None
     kills.complete(kills.as_a_fork, runs)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(5400)
+@pytest.mark.long
+@pytest.mark.timeout(14400)
 def test_two_hundred_programs() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.kills", "200"],

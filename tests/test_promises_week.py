@@ -130,8 +130,8 @@ def test_more_steps_than_the_folder_has_room_for(tmp_path: Path) -> None:
     a_week(new_folder(tmp_path, "week"), 12_000, 1 << 20)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
+@pytest.mark.long
+@pytest.mark.timeout(14400)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_a_million_steps_with_the_limit_that_everybody_has(tmp_path: Path) -> None:
     assert LIMIT_BYTES == 256 << 20

@@ -1,7 +1,7 @@
 """The book of rules: its form, and its verdicts on the corpus.
 
 Every rule names a case in which it must speak and one in which it must not; a rule that names none
-fails. The fast cases are judged whole; the rest of the corpus is marked slow.
+fails. The fast cases are judged whole; tests/test_corpus.py counts the rest.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from surefoot.watching.session import Session
 CASES: dict[str, Entry] = {name: entry for name, entry in load().items() if entry.runs}
 FAST = [e for e in CASES.values() if e.fast]
 FAULTY = [e for e in CASES.values() if not e.healthy]
-SLOW = [e for e in CASES.values() if not e.fast and e.part == "tune"]  # the rest is counted
 
 # rule: (a case in which it must give a harmful finding, one in which it must say nothing)
 RIGS: dict[str, tuple[str, str]] = {
@@ -172,13 +171,6 @@ def test_fast_verdicts(entry: Entry) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", SLOW, ids=lambda e: e.name)
-def test_slow_verdicts(entry: Entry) -> None:
-    report = judged(entry.name)
-    assert mark(entry, report).right, described(report)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("momentum", "lr", "steps"), [(0.0, 2.0, 600), (0.5, 1.5, 800)])
 def test_the_healthy_trainings_at_the_edge_are_there(
     momentum: float, lr: float, steps: int
@@ -191,17 +183,6 @@ def test_the_healthy_trainings_at_the_edge_are_there(
     assert lr * sharpness(model, pair, loss) / (2 + 2 * momentum) == pytest.approx(1, abs=0.03)
     assert sum(b > a for a, b in itertools.pairwise(losses)) > 0.05 * steps
     assert score(model, pair) < 0.1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("entry", FAULTY, ids=lambda e: e.name)
-def test_every_fault_hurts(entry: Entry) -> None:
-    """The truth of the corpus itself: the change makes the training clearly worse."""
-    from corpus.run import hurts
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert hurts(entry.train(0), entry.train_twin(0))
 
 
 class Enough(Exception):
