@@ -228,6 +228,28 @@ def test_a_sound_training_that_is_cut_short_is_not_held_to_have_failed(
     assert report.verdict is Verdict.HEALTHY
 
 
+@pytest.mark.parametrize(("rise", "verdict"), [(0.1, Verdict.HEALTHY), (0, Verdict.UNSTABLE)])
+def test_a_warm_up_that_goes_on_is_not_too_slow(rise: float, verdict: Verdict) -> None:
+    """A rate that is rising will be high enough, one that stays as it is will not."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-6)
+    session = Session(folder=None, adopt=False)
+    session.start()
+    session.watch(model, optimizer)
+    try:
+        for step in range(120):
+            x = torch.randn(32, 16)
+            optimizer.param_groups[0]["lr"] = 1e-6 * (1 + rise * step)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), x[:, :8].argmax(1)).backward()
+            optimizer.step()
+        report = session.report()
+    finally:
+        session.stop()
+    assert report.verdict is verdict, described(report)
+
+
 @pytest.mark.parametrize(
     "name", ["lr_high_mlp_sgd_x100", "input_x1000_mlp", "eps_too_large_adam", "loss_sum_mlp"]
 )

@@ -65,7 +65,9 @@ def gauge_severity(case: Case, decades: float, lone: bool = False) -> Severity |
 def at_rest(case: Case) -> bool:
     """Whether not even the swiftest matrix has gone anywhere: it is as good as untrained."""
     steps = pace(case)
-    return steps is not None and steps.swift * case.facts.steps < _STILL
+    if steps is None or outcome(case).diverged:
+        return False
+    return steps.swift * case.facts.steps < _STILL
 
 
 def _untrained_severity(decades: float, lone: bool) -> Severity | None:

@@ -18,10 +18,10 @@ are closed by it, or the outputs are no larger than `_CALM` (3, three deviations
 answer), nothing explodes. Where the run has only its own first loss to be compared with, that loss
 is absurd as well, and it is enough that the first layer is fed such an input. While the loss of a
 run of fewer than 48 steps comes down, `_LARGE` is not held against it, and `_ABSURD` not if it has
-gained `_SOME`. Of 78 healthy
-trainings with floating-point inputs one lies above it (pixels of 0 to 255: 123), and none below
-0.48. `_SMALL` (5e-3): a signal of rms r enters torch's default layer of n inputs as `r / sqrt(3)`
-beside biases of `1 / sqrt(3 n)`, so at 5e-3 and a hundred inputs it is a twentieth of them.
+gained `_SOME`. Of 78 healthy trainings with floating-point inputs one lies above it (pixels of 0 to
+255: 123), and none below 0.48. `_SMALL` (5e-3): a signal of rms r enters torch's default layer of n
+inputs as `r / sqrt(3)` beside biases of `1 / sqrt(3 n)`, so at 5e-3 and a hundred inputs it is a
+twentieth of them.
 
 **Source.** Variance propagation (He et al. 2015); docs/thresholds.md.
 """

@@ -15,14 +15,15 @@ to 6e-2, so that they get somewhere: twice (`_RATHER`) what sound runs begin wit
 thousand steps; it has to hold of the largest step, and the loss must keep `_KEPT` (nine tenths) of
 its first value. Or all steps together go less than `_WAY` (2 %) of the weights' size and less than
 `_GAINED` (5 %) of the trivial predictor's loss is gone: a linear response to a move of 2 % cannot
-be more. That counts at up to three times that pace (ten times in a run of `_LONG`, 100 steps), and
-for a pace of which less than `_FADED` (1 %) is left at the end: a schedule that decays at once, or
-whose own rate is down to that before a `_QUARTER` of the run is over; one that still warms up is
-not at its end. Of 83 healthy trainings none had a largest step between 0 and 3e-4. Where any one
-matrix moves by `_SWIFT` (3 %) in a step, the rate is not what the others lack. A run that had
-gained `_ONCE` (a tenth) and has lost it again to another task counts if the whole second half is
-below `_LOW`. Fewer than `_STEPS` (30) steps tell nothing: the median of the last tenth is made of
-five losses.
+be more. That counts at up to three times that pace (ten times in a run of `_LONG`, 100 steps, whose
+own rate has not risen by `_RISES`, a tenth, since its middle: that one warms up, and while it runs
+nothing is said of it), and for a pace of which less than `_FADED` (1 %) is left at the end: a
+schedule that decays at once, or whose own rate is down to that before a `_QUARTER` of the run is
+over; one that still warms up is not at its end. Of 83 healthy trainings none had a largest step
+between 0 and 3e-4. Where any one matrix moves by `_SWIFT` (3 %) in a step, the rate is not what the
+others lack. A run that had gained `_ONCE` (a tenth) and has lost it again to another task counts if
+the whole second half is below `_LOW`. Fewer than `_STEPS` (30) steps tell nothing: the median of
+the last tenth is made of five losses.
 
 **Source.** Custom puts a healthy ratio near 1e-3; docs/thresholds.md.
 """
@@ -41,7 +42,7 @@ from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 
 _LOW = 3e-5
-_STEPS, _LONG = 30, 100
+_STEPS, _LONG, _RISES = 30, 100, 0.1
 _QUARTER = 0.25  # of the run, after which a schedule that ends does not end at once
 _ONCE = 0.1  # of the trivial predictor's loss, gained in an earlier part of the run
 _SWIFT = 0.03  # of its size in a step, for any one weight matrix
@@ -58,8 +59,11 @@ def judge(case: Case) -> Iterator[Finding]:
         return
     if result.initial is None or result.final is None or not steps.highest > 0:
         return  # a pace of exactly zero has another cause
+    warming = _warms_up(case)
+    if warming and case.facts.ended == "running":
+        return
     # Where not all stand still, those that do receive no gradient.
-    most = 10 if case.facts.steps >= _LONG else 3
+    most = 10 if case.facts.steps >= _LONG and not warming else 3
     slow = steps.highest < most * _LOW and steps.swift < _SWIFT
     faded = result.trivial and steps.last < _FADED * steps.highest
     again = 0 < steps.late < _LOW and result.learned(_ONCE)
@@ -99,6 +103,13 @@ def judge(case: Case) -> Iterator[Finding]:
             ),
         ),
     )
+
+
+def _warms_up(case: Case) -> bool:
+    """Whether the script's own rate still rises."""
+    series = case.get("learning_rate")
+    rates = np.nanmax(series.last.astype(float), axis=1) if len(series) else np.zeros(0)
+    return len(rates) > 0 and bool(rates[-1] > (1 + _RISES) * rates[len(rates) // 2])
 
 
 def _over_at_once(case: Case, result: Outcome) -> bool:
