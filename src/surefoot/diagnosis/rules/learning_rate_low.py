@@ -37,7 +37,7 @@ import numpy as np
 from surefoot.diagnosis import prescriptions
 from surefoot.diagnosis.case import Case
 from surefoot.diagnosis.outcome import Outcome, outcome
-from surefoot.diagnosis.pace import pace, sound_pace
+from surefoot.diagnosis.pace import Pace, pace, sound_pace
 from surefoot.diagnosis.rule import Rule
 from surefoot.findings import Cause, Evidence, Finding, Pathology, Severity
 
@@ -55,27 +55,9 @@ _FADED = 0.01  # of its highest: what is left of the pace at the end
 def judge(case: Case) -> Iterator[Finding]:
     """Judge the pace together with the outcome."""
     steps, result = pace(case), outcome(case)
-    if steps is None or case.facts.steps < _STEPS or result.diverged:
+    if steps is None or not _too_slow(case, steps, result):
         return
-    if result.initial is None or result.final is None or not steps.highest > 0:
-        return  # a pace of exactly zero has another cause
-    warming = _warms_up(case)
-    if warming and case.facts.ended == "running":
-        return
-    # Where not all stand still, those that do receive no gradient.
-    most = 10 if case.facts.steps >= _LONG and not warming else 3
-    slow = steps.highest < most * _LOW and steps.swift < _SWIFT
-    faded = result.trivial and steps.last < _FADED * steps.highest
-    again = 0 < steps.late < _LOW and result.learned(_ONCE)
-    if result.skill is None:
-        if not (result.unmoved and slow and steps.path < _WAY):
-            return
-    else:
-        crawling = slow and steps.highest < _LOW and result.final >= _KEPT * result.initial
-        barely = ((slow or faded) and steps.path < _WAY) or again or _over_at_once(case, result)
-        barely = barely and result.skill < _GAINED
-        if not (crawling or barely):
-            return
+    faded, again = _faded(steps, result), _again(steps, result)
     wanted = _RATHER * sound_pace(case.facts.steps)
     factor = min(wanted / max(steps.highest, 1e-12), 1e6)
     yield Finding(
@@ -103,6 +85,36 @@ def judge(case: Case) -> Iterator[Finding]:
             ),
         ),
     )
+
+
+def _too_slow(case: Case, steps: Pace, result: Outcome) -> bool:
+    if case.facts.steps < _STEPS or result.diverged:
+        return False
+    if result.initial is None or result.final is None or not steps.highest > 0:
+        return False  # a pace of exactly zero has another cause
+    warming = _warms_up(case)
+    if warming and case.facts.ended == "running":
+        return False
+    # Where not all stand still, those that do receive no gradient.
+    most = 10 if case.facts.steps >= _LONG and not warming else 3
+    slow = steps.highest < most * _LOW and steps.swift < _SWIFT
+    if result.skill is None:
+        return result.unmoved and slow and steps.path < _WAY
+    if slow and steps.highest < _LOW and result.final >= _KEPT * result.initial:
+        return True
+    little = (slow or _faded(steps, result)) and steps.path < _WAY
+    barely = little or _again(steps, result) or _over_at_once(case, result)
+    return barely and result.skill < _GAINED
+
+
+def _faded(steps: Pace, result: Outcome) -> bool:
+    """Whether next to nothing of the pace is left at the end."""
+    return result.trivial and steps.last < _FADED * steps.highest
+
+
+def _again(steps: Pace, result: Outcome) -> bool:
+    """Whether it had learned, and stands still in the second half."""
+    return 0 < steps.late < _LOW and result.learned(_ONCE)
 
 
 def _warms_up(case: Case) -> bool:
