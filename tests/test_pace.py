@@ -9,6 +9,7 @@ from torch import nn
 from surefoot.diagnosis.case import Case, Facts
 from surefoot.diagnosis.outcome import outcome
 from surefoot.diagnosis.pace import pace
+from surefoot.diagnosis.rules.learning_rate_low import _warms_up
 from surefoot.layers import build_table
 from surefoot.record.series import Series
 
@@ -76,3 +77,19 @@ def test_a_run_in_which_nothing_moves_has_not_learned(
     assert seen.inert is inert
     assert seen.poor(0.5) is inert
     assert ("no weight moves" in seen.words()) is inert
+
+
+@pytest.mark.parametrize(
+    ("rates", "rises"),
+    [
+        ([[1.0], [2.0], [3.0]], True),
+        ([[1.0], [1.0], [1.0]], False),
+        ([[3.0], [2.0], [1.0]], False),
+        ([[1.0, np.nan], [2.0, np.nan], [3.0, 1.0]], True),
+        ([[np.nan]] * 3, False),  # none is known, and nothing is warned of
+    ],
+)
+def test_a_rate_that_still_rises_warms_up(rates: list[list[float]], rises: bool) -> None:
+    values = np.array(rates, np.float32)
+    series = Series(np.arange(len(values)), values, values, values)
+    assert _warms_up(Case(TABLE, {"learning_rate": series})) is rises

@@ -88,6 +88,7 @@ def judge(case: Case) -> Iterator[Finding]:
 
 
 def _too_slow(case: Case, steps: Pace, result: Outcome) -> bool:
+    """Whether so little became of the run because its weights hardly moved."""
     if case.facts.steps < _STEPS or result.diverged:
         return False
     if result.initial is None or result.final is None or not steps.highest > 0:
@@ -120,8 +121,10 @@ def _again(steps: Pace, result: Outcome) -> bool:
 def _warms_up(case: Case) -> bool:
     """Whether the script's own rate still rises."""
     series = case.get("learning_rate")
-    rates = np.nanmax(series.last.astype(float), axis=1) if len(series) else np.zeros(0)
-    return len(rates) > 0 and bool(rates[-1] > (1 + _RISES) * rates[len(rates) // 2])
+    if not series.last.size:
+        return False
+    rates = np.fmax.reduce(series.last.astype(float), axis=1)  # a rate that is not known is NaN
+    return bool(rates[-1] > (1 + _RISES) * rates[len(rates) // 2])
 
 
 def _over_at_once(case: Case, result: Outcome) -> bool:
